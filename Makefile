@@ -1,0 +1,46 @@
+# Every target sets up .venv by itself: a machine with Python, git and make needs nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two test processes share two cores; more threads in each would only fight.
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test test-slow test-all notebooks lint format clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,test,docs]"
+	touch $@
+
+demo: $(READY)  ## train on digits, measure, draw the pictures (under 3 minutes on 2 cores)
+	$(BIN)/landscape demo --out demo
+
+test: $(READY)  ## the fast tests (under 5 minutes on 2 cores)
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)  ## the long tests: kills, whole trainings, calibration
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m slow
+
+notebooks: $(READY)  ## execute the notebooks
+	$(THREADS) $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+test-all: test test-slow notebooks  ## everything that CI runs, but lint
+
+# Type checkers do not follow the mapping of callbacks/ in an editable install: they read a regular one.
+lint: $(READY)  ## style, docstrings, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build/typed
+	$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
+	MYPYPATH=build/typed $(BIN)/mypy -p landscape
+
+format: $(READY)  ## put the code in its form
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache

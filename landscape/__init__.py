@@ -1,0 +1,41 @@
+"""Loss-landscape geometry for PyTorch Lightning: measure, record and compare flatness and compressibility."""
+
+import lazy_loader as _lazy
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, _lazy_names = _lazy.attach(
+    __name__,
+    submodules=[
+        "analysis",
+        "averaging",
+        "callbacks",
+        "compression",
+        "connectivity",
+        "curvature",
+        "record",
+        "sharpness",
+    ],
+    submod_attrs={
+        "_errors": ["FileError", "LandscapeError", "MeasurementError"],
+        "objective": ["Objective"],
+        "record": ["open_run"],
+    },
+)
+
+__all__ = [
+    "FileError",
+    "LandscapeError",
+    "MeasurementError",
+    "Objective",
+    "__version__",
+    "analysis",
+    "averaging",
+    "callbacks",
+    "compression",
+    "connectivity",
+    "curvature",
+    "open_run",
+    "record",
+    "sharpness",
+]
