@@ -1,0 +1,15 @@
+"""The errors that the toolkit raises on purpose: each message is a sentence for the person who reads it."""
+
+from __future__ import annotations
+
+
+class LandscapeError(Exception):
+    """Base of all errors that say what was found, what was expected, and what to do."""
+
+
+class MeasurementError(LandscapeError):
+    """A measure cannot be taken on this model, loss or data (a NaN loss, more eigenvalues than parameters, ...)."""
+
+
+class FileError(LandscapeError):
+    """A run file is missing, damaged, of a newer schema, held by somebody else, or cannot be written."""
