@@ -1,0 +1,13 @@
+"""One HDF5 file a run: written by the callbacks, read by the analysis, readable by everybody."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "_memory": ["MemoryRecorder"],
+        "_reader": ["Run", "open_run"],
+        "_recorder": ["Recorder"],
+        "_schema": ["COMMON", "SCHEMA_VERSION", "Coordinate", "GroupSchema", "Variable"],
+    },
+)

@@ -1,0 +1,31 @@
+"""Whether a group that stands in a file is the one that a callback wants to go on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from landscape._errors import FileError
+from landscape.record._attributes import normalise
+from landscape.record._schema import GroupSchema
+
+
+def check_agreement(path: Path | str, found: GroupSchema, wanted: GroupSchema) -> None:
+    """Check that rows of one schema can follow rows of the other.
+
+    Raises:
+        FileError: Variables, dimensions, labels or settings differ.
+    """
+    difference = found.difference(wanted) or _changed_setting(found, wanted)
+    if difference:
+        raise FileError(
+            f"{path} holds the group {found.name!r} in another form: {difference}. Rows of two forms are not mixed: "
+            "go on with the settings that the run began with, or give a new path."
+        )
+
+
+def _changed_setting(found: GroupSchema, wanted: GroupSchema) -> str | None:
+    then, now = normalise(found.attributes), normalise(wanted.attributes)
+    for name in [*now, *(then.keys() - now.keys())]:
+        if repr(then.get(name)) != repr(now.get(name)):  # their text, as NaN equals NaN then
+            return f"the setting {name!r} was {then.get(name)!r} and is {now.get(name)!r} now"
+    return None

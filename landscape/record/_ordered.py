@@ -1,0 +1,146 @@
+"""Writes that HDF5 makes, held back and then made in an order in which a kill after any of them does no harm.
+
+HDF5 writes its changed metadata by address. Killed in the middle, it leaves an index node that points behind the
+recorded end of the file, or a split whose parent is written and whose children are not: rows that were complete
+can then no longer be read. So an append goes through this file object (h5py accepts any): it keeps what HDF5
+writes in memory, and `commit` writes
+
+1. what lies behind the old end of the file: new chunks and new nodes, to which nothing points yet;
+2. the superblock, which tells the new end;
+3. the nodes of chunk indices, parents before children: a parent that already points to the new half of a node
+   that is still whole finds everything, the reverse loses the new half;
+4. everything else from the end to the start, so that data comes before the header that makes it visible.
+
+Each write changes one such piece, and the file is whole after each.
+"""
+
+from __future__ import annotations
+
+import io
+
+# Where the superblock tells its version and (in version 0, which the default library version writes) the file's end.
+_VERSION, _EOF_ADDRESS = 8, slice(40, 48)
+_NODE, _LEVEL = b"TREE", 5  # signature of an index node, and where it tells its level (0 for a leaf)
+
+ALIGNMENT = {"alignment_threshold": 2048, "alignment_interval": 4096}
+"""Options of h5py.File that keep an index node within one memory page, which the kernel writes in one piece."""
+
+
+class OrderedFile(io.RawIOBase):
+    """An open file whose writes wait for `commit`.
+
+    Args:
+        file: The file, open for reading and writing, unbuffered.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        super().__init__()
+        self._file = file
+        self._position = 0
+        self._writes: dict[int, bytes] = {}
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head = file.read(_EOF_ADDRESS.stop)
+        # A file that some other tool has rewritten may have another superblock; its end is the file's end.
+        version_0 = len(head) == _EOF_ADDRESS.stop and head[_VERSION] == 0
+        self._fresh = int.from_bytes(head[_EOF_ADDRESS], "little") if version_0 else self._size
+
+    def commit(self) -> None:
+        """Write what has been held back, in order.
+
+        Raises:
+            OSError: The system refused a write; the file is as whole as before.
+        """
+        size_before = self._file.seek(0, io.SEEK_END)
+        fresh = {offset: data for offset, data in self._writes.items() if offset >= self._fresh}
+        try:
+            for offset, data in fresh.items():
+                self._write(offset, data)
+            if self._size > self._file.seek(0, io.SEEK_END):
+                self._file.truncate(self._size)
+        except OSError:
+            self._file.truncate(size_before)
+            raise
+        for offset in sorted(self._writes.keys() - fresh.keys(), key=self._rank):
+            self._write(offset, self._writes[offset])
+        if self._size < self._file.seek(0, io.SEEK_END):
+            self._file.truncate(self._size)
+        self._writes = {}
+
+    def _rank(self, offset: int) -> tuple[int, int, int]:
+        data = self._writes[offset]
+        if offset == 0:
+            return 0, 0, 0
+        if data.startswith(_NODE):
+            return 1, -data[_LEVEL], offset
+        return 2, 0, -offset
+
+    def _write(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._file.seek(offset)
+            written = self._file.write(view)
+            offset, view = offset + written, view[written:]
+
+    # What follows is the file object that HDF5 sees: the file as it will be after the commit.
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Return the position after moving to it."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Return how many bytes from the position on were copied into the buffer."""
+        start = self._position
+        stop = min(start + len(buffer), self._size)
+        data = bytearray(max(0, stop - start))
+        self._file.seek(start)
+        stored = self._file.read(len(data))
+        data[: len(stored)] = stored
+        for offset, held in self._writes.items():
+            low, high = max(start, offset), min(stop, offset + len(held))
+            if low < high:
+                data[low - start : high - start] = held[low - offset : high - offset]
+        buffer[: len(data)] = data
+        self._position = start + len(data)
+        return len(data)
+
+    def write(self, data: memoryview) -> int:  # type: ignore[override]
+        """Return the number of bytes, which are held back."""
+        start, new = self._position, bytes(data)
+        stop = start + len(new)
+        for offset, held in list(self._writes.items()):
+            end = offset + len(held)
+            if offset < stop and start < end:
+                del self._writes[offset]
+                before, after = held[: max(0, start - offset)], held[max(0, stop - offset) :]
+                new, start, stop = before + new + after, min(start, offset), max(stop, end)
+        self._writes[start] = new
+        self._position += len(data)
+        self._size = max(self._size, self._position)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Return the length that the file will have, after setting it."""
+        self._size = self._position if size is None else size
+        return self._size
+
+    def flush(self) -> None:
+        """Do nothing: only `commit` writes."""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True

@@ -1,0 +1,96 @@
+"""Changes of the structure: made on a copy beside the file, which then takes its place in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from landscape._errors import FileError
+from landscape.record._locks import locked
+from landscape.record._opening import unwritable
+from landscape.record._ordered import ALIGNMENT, OrderedFile
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[Any]:
+    """Write a new file, which appears under its name when it is whole.
+
+    Yields:
+        The open h5py.File, under a temporary name.
+
+    Raises:
+        FileError: The folder cannot be written, or the disk is full.
+    """
+    temporary = _beside(path)
+    try:
+        with _changing(temporary, "w") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FileError(unwritable(path, error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Any]:
+    """Change a copy of a file and put it in the file's place.
+
+    A kill at any moment leaves either the old file or the new one. A reader that holds the old one goes on
+    reading it undisturbed, and sees the new one when it opens the path again.
+
+    Yields:
+        The copy as an open h5py.File.
+
+    Raises:
+        FileError: Another program is writing the file, the folder cannot be written, or the disk is full.
+    """
+    temporary = _beside(path)
+    try:
+        with locked(path, shared=True):
+            shutil.copyfile(path, temporary)
+            shutil.copymode(path, temporary)
+            with _changing(temporary, "r+") as file:
+                yield file
+        os.replace(temporary, path)  # outside the lock: Windows does not replace a file that is open
+    except BlockingIOError:
+        raise FileError(held_by_writer(path)) from None
+    except OSError as error:
+        raise FileError(unwritable(path, error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that a killed writer of this file left beside it."""
+    for name in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent):
+        (path.parent / name).unlink(missing_ok=True)
+
+
+def held_by_writer(path: Path) -> str:
+    """Return the sentence for a file that another program writes."""
+    return f"{path} is being written by another program; a run file has one writer: stop the other one."
+
+
+@contextlib.contextmanager
+def _changing(temporary: Path, mode: str) -> Iterator[Any]:
+    # HDF5 cannot close a file when the disk is full; what it writes is held back, and fails at the commit.
+    with io.FileIO(temporary, "x+" if mode == "w" else "r+") as raw:
+        ordered = OrderedFile(raw)
+        with h5py.File(ordered, mode, **ALIGNMENT) as file:
+            yield file
+        ordered.commit()
+        os.fsync(raw.fileno())
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")

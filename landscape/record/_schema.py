@@ -1,0 +1,201 @@
+"""What a group of the file holds: variables, dimensions and coordinates, declared before the first row."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+"""Version of the file's structure; a reader refuses files of a newer one."""
+
+RESERVED_ATTRIBUTES = ("description", "variables", "json_attributes")
+REASON_BYTES = 512
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_FILL = {"f": np.nan, "i": -1, "S": b""}
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a {what}: expected letters, digits, '_', '.' or '-', a letter first")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """A quantity with one value (or one array) a row.
+
+    Attributes:
+        name: Name of the HDF5 dataset.
+        dims: Names of the dimensions besides the event dimension `step`, in order.
+        dtype: numpy dtype: a float ("f4", "f8"), a signed integer ("i1" for flags, "i8")
+            or fixed bytes ("S16").
+        units: Units as UDUNITS writes them, "1" for a pure number.
+        description: One line for the reader of the file.
+        fill: Value of a missing entry; NaN for floats, -1 for integers, no bytes for bytes unless given.
+    """
+
+    name: str
+    dims: tuple[str, ...] = ()
+    dtype: str = "f8"
+    units: str = "1"
+    description: str = ""
+    fill: float | int | bytes | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("variable", self.name)
+        object.__setattr__(self, "dims", tuple(self.dims))
+        kind = np.dtype(self.dtype).kind
+        if kind not in _FILL:
+            raise ValueError(
+                f"variable {self.name!r} has dtype {self.dtype!r}; expected a float ('f4', 'f8'), a "
+                "signed integer ('i1' for flags, 'i8') or fixed bytes ('S16')"
+            )
+        if self.fill is None:
+            object.__setattr__(self, "fill", _FILL[kind])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Coordinate:
+    """The labels along a dimension.
+
+    Attributes:
+        name: Name of the dimension.
+        values: One-dimensional numbers or strings; or the length alone, for a dimension without labels.
+        units: Units of the labels.
+        description: One line for the reader of the file.
+    """
+
+    name: str
+    values: Any
+    units: str = "1"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("dimension", self.name)
+        if isinstance(self.values, (int, np.integer)):
+            object.__setattr__(self, "values", int(self.values))
+            return
+        values = np.asarray(self.values)
+        if values.size == 0:
+            values = values.astype(np.int64)
+        if values.ndim != 1 or values.dtype.kind not in "iufUO":
+            raise ValueError(f"the labels of {self.name!r} must be one-dimensional numbers or strings, or a length")
+        if values.dtype.kind in "UO":
+            values = np.array([str(value) for value in values], dtype=str)
+        else:
+            values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+        object.__setattr__(self, "values", values)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the dimension has labels, not a length alone."""
+        return not isinstance(self.values, int)
+
+    @property
+    def size(self) -> int:
+        """Length of the dimension."""
+        return len(self.values) if self.labelled else self.values
+
+    @property
+    def has_strings(self) -> bool:
+        """Whether the labels are strings."""
+        return self.labelled and self.values.dtype.kind == "U"
+
+    def agrees(self, other: Coordinate) -> bool:
+        """Return whether the other one has the same labels."""
+        if self.labelled != other.labelled or self.size != other.size or self.has_strings != other.has_strings:
+            return False
+        return not self.labelled or np.array_equal(self.values, other.values, equal_nan=not self.has_strings)
+
+
+COMMON: tuple[Variable, ...] = (
+    Variable("step", (), "i8", "1", "optimizer steps taken when the row was measured (trainer.global_step)"),
+    Variable("epoch", (), "i8", "1", "epoch of the training, from 0"),
+    Variable("batch_index", (), "i8", "1", "index of the batch within the epoch"),
+    Variable("learning_rate", (), "f8", "1", "learning rate of the first parameter group"),
+    Variable("train_loss", (), "f8", "1", "loss on the measured training examples"),
+    Variable("train_error", (), "f8", "1", "fraction of wrong labels on the measured training examples"),
+    Variable("held_out_loss", (), "f8", "1", "loss on the measured held-out examples"),
+    Variable("held_out_error", (), "f8", "1", "fraction of wrong labels on the measured held-out examples"),
+    Variable("wall_seconds", (), "f8", "s", "time that the measurement took"),
+    Variable("status", (), "i1", "1", "0: measured; 1: the measurement failed, and reason says why"),
+    Variable("reason", (), f"S{REASON_BYTES}", "1", "why the measurement failed, UTF-8; empty where it did not"),
+)
+"""The variables that every row of every group has; `step` is also the coordinate of the event dimension."""
+
+_COMMON_NAMES = frozenset(variable.name for variable in COMMON)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroupSchema:
+    """A group of the file: one measure, a row per event.
+
+    Attributes:
+        name: Name of the HDF5 group.
+        description: One line for the reader of the file.
+        variables: Its variables besides the common ones.
+        coordinates: One for every dimension that the variables use.
+        attributes: Settings of the measure, plain values; containers are stored as JSON.
+    """
+
+    name: str
+    description: str
+    variables: Sequence[Variable]
+    coordinates: Sequence[Coordinate] = ()
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name("group", self.name)
+        object.__setattr__(self, "variables", tuple(self.variables))
+        object.__setattr__(self, "coordinates", tuple(self.coordinates))
+        items: list[Variable | Coordinate] = [*COMMON, *self.variables, *self.coordinates]
+        names = [item.name for item in items]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"group {self.name!r} declares {', '.join(twice)} twice; a variable or dimension needs a name "
+                f"of its own, and these are taken in every group: {', '.join(sorted(_COMMON_NAMES))}"
+            )
+        for variable in self.variables:
+            if missing := [name for name in variable.dims if name not in self.dimensions]:
+                raise ValueError(
+                    f"variable {variable.name!r} of group {self.name!r} has the dimension {missing[0]!r}, for "
+                    "which the group declares no Coordinate"
+                )
+        if reserved := [name for name in self.attributes if name in RESERVED_ATTRIBUTES]:
+            raise ValueError(f"group {self.name!r}: the attribute name {reserved[0]!r} is reserved; choose another")
+
+    @cached_property
+    def dimensions(self) -> dict[str, Coordinate]:
+        """The coordinates by name."""
+        return {coordinate.name: coordinate for coordinate in self.coordinates}
+
+    @cached_property
+    def all_variables(self) -> dict[str, Variable]:
+        """The common variables, then the group's own, by name."""
+        return {variable.name: variable for variable in (*COMMON, *self.variables)}
+
+    def shape(self, variable: Variable) -> tuple[int, ...]:
+        """Return the shape of one row of a variable."""
+        return tuple(self.dimensions[name].size for name in variable.dims)
+
+    def difference(self, wanted: GroupSchema) -> str | None:
+        """Return a clause on how another schema differs from this one, or None where the two agree."""
+        mine, theirs = self.all_variables, wanted.all_variables
+        if changed := sorted(mine.keys() ^ theirs.keys()):
+            return f"{changed[0]!r} is declared in only one of the two"
+        for name, variable in mine.items():
+            other = theirs[name]
+            if (variable.dims, np.dtype(variable.dtype)) != (other.dims, np.dtype(other.dtype)):
+                return f"{name!r} has {_signature(variable)} in the file and {_signature(other)} now"
+        for name, coordinate in wanted.dimensions.items():
+            if name not in self.dimensions or not self.dimensions[name].agrees(coordinate):
+                return f"the labels of the dimension {name!r} are not the same"
+        return None
+
+
+def _signature(variable: Variable) -> str:
+    return f"dimensions ({', '.join(('step', *variable.dims))}) and dtype {np.dtype(variable.dtype).str}"

@@ -1,0 +1,108 @@
+"""One table of a run: a row per measured step, a column per scalar measure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from landscape.record._contents import GroupContents, as_text
+from landscape.record._schema import COMMON, GroupSchema, Variable
+from landscape.record._structure import EVENT
+
+_COMMON = tuple(variable.name for variable in COMMON if variable.name != EVENT)
+# Along these a variable is a vector of its own, not a handful of settings of one measure.
+_VECTORS = frozenset({"eigenvalue", "probe", "node", "t", "parameter", "buffer"})
+_MOST_LABELS = 16
+
+
+def column_variables(schema: GroupSchema) -> list[str]:
+    """Return the variables of a group that have a place in the table."""
+    return [name for name, variable in schema.all_variables.items() if _labels(schema, variable) is not None]
+
+
+def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
+    """Join the groups of a run on the step.
+
+    The common columns stand once: each takes its value from the first group that has one, `wall_seconds` is the
+    sum, `status` is "failed" where any group failed, and `reason` joins the reasons. A variable along one labelled
+    dimension gives a column for each label (`bits[tolerance=0.01]`), one along two dimensions of strings a column
+    for each pair (`barrier_train_loss[linear,interpolated]`); longer vectors are left out. A name that several
+    groups have is written `group/name`. A measure not taken at a step is NaN, an integer -1, a text empty.
+
+    Args:
+        groups: The groups by name.
+
+    Returns:
+        The table, ordered by step.
+    """
+    every_step = [contents.rows[EVENT] for contents in groups.values()]
+    steps = np.unique(np.concatenate(every_step)) if every_step else np.zeros(0, dtype=np.int64)
+    columns: dict[str, np.ndarray] = {EVENT: steps, **_common(groups, steps)}
+    measures = [(group, *column) for group, contents in groups.items() for column in _columns(contents, steps)]
+    count = Counter(name for _, name, _ in measures)
+    for group, name, values in measures:
+        columns[name if count[name] == 1 else f"{group}/{name}"] = values
+    return pd.DataFrame(columns)
+
+
+def _columns(contents: GroupContents, steps: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    for variable in contents.schema.variables:
+        labels = _labels(contents.schema, variable)
+        if labels is not None:
+            values = as_text(variable.name, contents.rows[variable.name])
+            for label, column in zip(labels, values.reshape(len(values), len(labels)).T, strict=True):
+                yield f"{variable.name}{label}", _spread(column, contents.rows[EVENT], steps)
+
+
+def _labels(schema: GroupSchema, variable: Variable) -> list[str] | None:
+    """Return what each entry of a variable's row is called, or None where it gets no column."""
+    if not variable.dims:
+        return [""]
+    axes = [schema.dimensions[dim] for dim in variable.dims]
+    if any(not axis.labelled or axis.size > _MOST_LABELS or axis.name in _VECTORS for axis in axes):
+        return None
+    if len(axes) == 1:
+        return [f"[{axes[0].name}={_label(value)}]" for value in axes[0].values]
+    if len(axes) == 2 and all(axis.has_strings for axis in axes):
+        return [f"[{first},{second}]" for first in axes[0].values for second in axes[1].values]
+    return None
+
+
+def _label(value: np.generic) -> str:
+    return f"{value:g}" if value.dtype.kind == "f" else str(value)
+
+
+def _spread(values: np.ndarray, at: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the values of a group's rows at their places among all steps."""
+    missing = {"f": np.nan, "i": -1, "U": ""}[values.dtype.kind]
+    spread = np.full(len(steps), missing, dtype=object if values.dtype.kind == "U" else values.dtype)
+    spread[np.searchsorted(steps, at)] = values
+    return spread
+
+
+def _common(groups: Mapping[str, GroupContents], steps: np.ndarray) -> dict[str, np.ndarray]:
+    columns = {}
+    for name in _COMMON if groups else ():
+        parts = [_spread(as_text(name, item.rows[name]), item.rows[EVENT], steps) for item in groups.values()]
+        if name == "status":
+            failed = np.any([part == "failed" for part in parts], axis=0)
+            columns[name] = np.where(failed, "failed", "ok").astype(object)
+        elif name == "reason":
+            rows = ["; ".join(dict.fromkeys(filter(None, row))) for row in zip(*parts, strict=True)]
+            columns[name] = np.array(rows, dtype=object)
+        elif name == "wall_seconds":
+            columns[name] = np.where(np.all(np.isnan(parts), axis=0), np.nan, np.nansum(parts, axis=0))
+        else:
+            columns[name] = _first(parts)
+    return columns
+
+
+def _first(parts: list[np.ndarray]) -> np.ndarray:
+    result = parts[0].copy()
+    for part in parts[1:]:
+        missing = np.isnan(result) if result.dtype.kind == "f" else result == -1
+        result[missing] = part[missing]
+    return result

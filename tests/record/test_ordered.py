@@ -1,0 +1,190 @@
+"""A kill after any write of an append: the file is whole each time. All writes are tried, not a sample of them."""
+
+import contextlib
+import io
+import re
+
+import h5py
+import numpy as np
+import pytest
+
+from landscape.record import Coordinate, GroupSchema, Recorder, Variable, open_run
+from landscape.record import _append as append_module
+from landscape.record._append import append_row
+from landscape.record._ordered import OrderedFile
+from landscape.record._rows import check_row
+
+PAGE = 4096
+N = 1030  # a row of so many is large enough for a chunk of its own
+WIDE = GroupSchema(
+    "wide",
+    "a group whose second variable has a chunk of its own for each row",
+    [Variable("x"), Variable("row", ("i",), "f8")],
+    [Coordinate("i", N)],
+)
+
+
+class Spy(io.FileIO):
+    """A file that notes what is written to it."""
+
+    log: list
+
+    def write(self, data):
+        self.log.append((self.tell(), bytes(data)))
+        return super().write(data)
+
+    def truncate(self, size=None):
+        self.log.append((size, None))
+        return super().truncate(size)
+
+
+def append(path, step):
+    values = {"step": step, "x": step / 3, "row": np.full(N, float(step))}
+    append_row(path, "wide", check_row(WIDE, values, None))
+
+
+def watched_append(path, step, monkeypatch):
+    """Append a row and return what was written, in order, in pieces that the kernel does not tear."""
+    log = []
+
+    @contextlib.contextmanager
+    def spied(path, shared):
+        with Spy(path, "r+") as file:
+            file.log = log
+            yield file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(append_module, "locked", spied)
+        append(path, step)
+    pieces = []
+    for offset, data in log:
+        if data is None:
+            pieces.append((offset, None))
+            continue
+        start = 0
+        while start < len(data):
+            stop = min(len(data), PAGE * ((offset + start) // PAGE + 1) - offset)
+            pieces.append((offset + start, data[start:stop]))
+            start = stop
+    return pieces
+
+
+def states(before, pieces):
+    """Every state of the file that a kill can leave."""
+    image = bytearray(before)
+    for offset, data in pieces:
+        if data is None:
+            image[offset:] = b""
+            image.extend(bytes(offset - len(image)))
+        else:
+            image.extend(bytes(max(0, offset + len(data) - len(image))))
+            image[offset : offset + len(data)] = data
+        yield bytes(image)
+
+
+def check(path, rows):
+    """All acknowledged rows are there, the rest can be read too, and the next row can be appended."""
+    data = open_run(path).dataset("wide")
+    found = data.sizes["step"]
+    assert found in (rows, rows + 1)
+    expected = np.arange(found)
+    np.testing.assert_array_equal(data["step"], expected)
+    np.testing.assert_array_equal(data["x"], expected / 3)
+    np.testing.assert_array_equal(data["row"], np.repeat(expected[:, None], N, axis=1))
+    with h5py.File(path, "r") as file:
+        for dataset in file["wide"].values():
+            dataset[()]
+    append(path, found)
+    append(path, found + 1)
+    last = open_run(path).dataset("wide").isel(step=slice(found - 1, None))
+    np.testing.assert_array_equal(last["row"][:, -1], last["step"])
+    np.testing.assert_array_equal(last["x"], last["step"] / 3)
+
+
+@pytest.fixture
+def path(tmp_path):
+    recorder = Recorder.create(tmp_path / "landscape.h5", {})
+    recorder.declare(WIDE)
+    return recorder.path
+
+
+def kill_everywhere(path, tmp_path, monkeypatch, rows, which):
+    checked = 0
+    for step in range(rows):
+        if not which(step):
+            append(path, step)
+            continue
+        before = path.read_bytes()
+        killed = tmp_path / "killed.h5"
+        for state in states(before, watched_append(path, step, monkeypatch)):
+            killed.write_bytes(state)
+            check(killed, step)
+            checked += 1
+        assert state == path.read_bytes()
+    return checked
+
+
+def test_first_rows_a_new_shared_chunk_and_splits_of_the_index(path, tmp_path, monkeypatch):
+    # 64 chunks fill an index node: row 64 splits the root, row 121 a leaf.
+    checked = kill_everywhere(path, tmp_path, monkeypatch, 123, (0, 32, 64, 121).__contains__)
+    assert checked > 100
+
+
+@pytest.mark.slow
+def test_every_row(path, tmp_path, monkeypatch):
+    kill_everywhere(path, tmp_path, monkeypatch, 70, lambda _: True)
+
+
+@pytest.mark.slow
+def test_third_level_of_the_index(path, tmp_path, monkeypatch):
+    """A root of 64 leaves splits into parents under a new root: at row 64 + 63 * 57, and a leaf again 57 rows later."""
+    kill_everywhere(path, tmp_path, monkeypatch, 3713, (3655, 3712).__contains__)
+    levels = {found[0] for found in re.findall(rb"TREE\x01(.)", path.read_bytes(), flags=re.DOTALL)}
+    assert levels == {0, 1, 2}
+
+
+def test_hdf5_by_itself_would_lose_rows(path, tmp_path):
+    """Without the order, a kill in the middle loses complete rows, and the check above sees it."""
+    for step in range(64):
+        append(path, step)
+    before = path.read_bytes()
+    with Spy(path, "r+") as file:
+        file.log = log = []
+        with h5py.File(file, "r+") as opened:
+            row = check_row(WIDE, {"step": 64, "row": np.zeros(N)}, None)
+            for name, value in row.items():
+                opened["wide"][name].resize(65, axis=0)
+                opened["wide"][name][64] = value
+    harmed = 0
+    killed = tmp_path / "killed.h5"
+    for state in states(before, log):
+        killed.write_bytes(state)
+        try:
+            with h5py.File(killed, "r") as opened:
+                harmed += bool((opened["wide/row"][:64] != np.arange(64)[:, None]).any())
+        except OSError:
+            harmed += 1
+    assert harmed > 0
+
+
+def test_what_hdf5_sees_is_the_file_after_the_commit(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(16)))
+    with io.FileIO(path, "r+") as raw:
+        ordered = OrderedFile(raw)
+        for offset, data in [(4, b"aaaa"), (6, b"bbbb"), (2, b"c"), (14, b"dddd"), (5, b"e")]:
+            ordered.seek(offset)
+            assert ordered.write(memoryview(data)) == len(data)
+        assert ordered.tell() == 6
+        assert ordered.seek(0, io.SEEK_END) == 18
+        buffer = bytearray(30)
+        ordered.seek(0)
+        assert ordered.readinto(memoryview(buffer)) == 18
+        expected = b"\x00\x01c\x03aebbbb\x0a\x0b\x0c\x0ddddd"
+        assert bytes(buffer[:18]) == expected
+        assert path.read_bytes() == bytes(range(16))
+        ordered.commit()
+        assert path.read_bytes() == expected
+        ordered.truncate(3)
+        ordered.commit()
+    assert path.read_bytes() == expected[:3]
