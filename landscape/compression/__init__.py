@@ -1,0 +1,13 @@
+"""How few bits describe a network: codes that decode exactly, and the fewest bits at an allowed loss rise."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, _lazy_names = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "_bitstream": ["Code", "decode", "encode"],
+        "_search": ["Bits", "bits"],
+    },
+)
+
+__all__ = ["Bits", "Code", "bits", "decode", "encode"]

@@ -1,0 +1,61 @@
+"""The families of codes, by name: each is one knob, a quantiser, and how its parts stand in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from landscape._layout import ParameterLayout
+from landscape.compression._entropy import Decoder, Sink
+from landscape.compression._grid import UniformTensor
+from landscape.compression._tensors import Array
+
+
+class Family(Protocol):
+    """What a family of codes has to say; its parts are its own affair.
+
+    Attributes:
+        name: The public name.
+    """
+
+    @property
+    def name(self) -> str:
+        """The public name."""
+
+    def ladder(self, layout: ParameterLayout) -> npt.NDArray[np.float64]:
+        """Return the knobs to search, coarsest first; at the coarsest one nothing of the weights is left."""
+
+    def quantise(self, arrays: Mapping[str, Array], knob: float) -> Sequence[Any]:
+        """Return the parts that stand for the arrays at a knob."""
+
+    def restore(self, parts: Sequence[Any]) -> list[Array]:
+        """Return the arrays that the parts stand for, one a tensor, always the same to the last bit."""
+
+    def write(self, parts: Sequence[Any], sink: Sink) -> None:
+        """Write the parts; names and shapes are known to the reader."""
+
+    def read(self, layout: ParameterLayout, source: Decoder) -> Sequence[Any]:
+        """Read what `write` wrote, and refuse what it could not have written."""
+
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (UniformTensor(),)}
+
+
+def family_of(name: str) -> Family:
+    """Look a family up by its public name.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The family.
+
+    Raises:
+        ValueError: There is no such family.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"there is no family '{name}'; expected one of: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[name]

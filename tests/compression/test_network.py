@@ -1,0 +1,101 @@
+"""Bits of trained networks, on scikit-learn's digits."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from landscape import Objective
+from landscape.compression import bits, decode, encode
+
+
+def trained(hidden: int, examples: int, random_labels: bool, loss_below: float, seed: int = 0):
+    """A ReLU network, float64, trained to a loss; with its one batch."""
+    images, labels = load_digits(return_X_y=True)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(images), generator=generator)[:examples]
+    inputs, targets = torch.tensor(images / 16)[chosen], torch.tensor(labels)[chosen]
+    if random_labels:
+        targets = torch.randint(0, 10, (examples,), generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(5000):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        if loss < loss_below:
+            break
+        loss.backward()
+        optimizer.step()
+    assert loss < loss_below
+    optimizer.zero_grad()
+    return model, [(inputs, targets)]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return trained(hidden=12, examples=300, random_labels=False, loss_below=0.05)
+
+
+def test_the_decoded_network_has_the_loss_that_is_reported(digits):
+    model, batches = digits
+    objective = Objective(model, nn.functional.cross_entropy, batches)
+    before = copy.deepcopy(model.state_dict())
+    result = bits(objective)
+    assert result.reached.all()
+    assert result.n_parameters == objective.n_parameters == 910
+    assert result.loss == float(objective.loss())
+    assert result.baseline == pytest.approx(np.log(10))
+    assert np.all(np.diff(result.bits) <= 0)
+    assert result.n_evaluations <= 40
+    for index, knob in enumerate(result.knob):
+        code = encode(dict(model.named_parameters()), float(knob))
+        decoded = copy.deepcopy(model)
+        decoded.load_state_dict({name: torch.from_numpy(array) for name, array in decode(code).items()})
+        rise = nn.functional.cross_entropy(decoded(batches[0][0]), batches[0][1]).item() - result.loss
+        assert result.loss_rise[index] == pytest.approx(rise, abs=1e-12)
+        assert rise <= result.tolerances[index]
+        assert result.bits[index] == 8 * len(code.payload)
+        assert result.ideal_bits[index] - 64 <= result.bits[index] <= 1.02 * result.ideal_bits[index] + 64
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("factor", [5.0, 1 / 3, 1000.0])
+def test_layer_rescaling_changes_neither_loss_nor_bits(digits, factor):
+    model, batches = digits
+    rescaled = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in rescaled[0].parameters():
+            parameter *= factor
+        rescaled[2].weight /= factor
+    one, other = (bits(Objective(m, nn.functional.cross_entropy, batches)) for m in (model, rescaled))
+    assert other.loss == pytest.approx(one.loss, rel=1e-10)
+    assert other.bits == pytest.approx(one.bits, rel=1e-6)
+    assert other.ideal_bits == pytest.approx(one.ideal_bits, rel=1e-6)
+    assert other.loss_rise == pytest.approx(one.loss_rise, rel=1e-6)
+    assert other.knob.tolist() == one.knob.tolist()
+
+
+def test_random_labels_take_more_bits_than_true_ones_at_equal_loss():
+    lengths = []
+    for random_labels in (False, True):
+        model, batches = trained(32, 200, random_labels, loss_below=0.05)
+        lengths.append(bits(Objective(model.float(), nn.functional.cross_entropy, batches)).bits)
+    assert np.all(lengths[1] > 1.3 * lengths[0])
+
+
+def test_frozen_and_tied_parameters_are_counted_as_the_objective_counts_them():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    model[2].bias.requires_grad_(False)
+    inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    result = bits(Objective(model, nn.functional.mse_loss, [(inputs, inputs)]), tolerances=(0.01,))
+    assert result.n_parameters == 16 + 4 + 16

@@ -1,0 +1,238 @@
+"""The search for the fewest bits, on losses whose rise is known at every rung."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from landscape import MeasurementError
+from landscape._layout import ParameterLayout
+from landscape.compression import Bits, _search, bits, decode, encode
+from landscape.compression._grid import UniformTensor
+
+
+class Stand:
+    """A loss over given weights with the part of `landscape.Objective` that the search uses."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], loss: Callable[[torch.Tensor], torch.Tensor]):
+        self.layout = ParameterLayout.of(list(weights.items()))
+        self.weights = torch.cat([w.reshape(-1) for w in weights.values()])
+        self.function = loss
+        self.calls = 0
+        self.open = False
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        self.open = True
+        yield
+        self.open = False
+
+    def vector(self) -> torch.Tensor:
+        return self.weights.clone()
+
+    def loss(self, vector: torch.Tensor) -> torch.Tensor:
+        assert self.open
+        self.calls += 1
+        return self.function(vector)
+
+
+def weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "a.weight": torch.randn(30, 20, generator=generator, dtype=torch.float64),
+        "a.bias": 0.01 * torch.randn(20, generator=generator, dtype=torch.float64),
+        "b.weight": 50 * torch.randn(7, 5, 3, generator=generator, dtype=torch.float64),
+    }
+
+
+def bowl(seed: int = 0, curvature: float = 1e-3) -> Stand:
+    """0.7 + ½ Σ h (w - w0)²: the rise is ½ h times the squared error of the quantisation."""
+    centre = torch.cat([w.reshape(-1) for w in weights(seed).values()])
+    scale = torch.cat([w.reshape(-1) * 0 + w.square().mean() for w in weights(seed).values()])
+    return Stand(weights(seed), lambda w: 0.7 + 0.5 * curvature * ((w - centre).square() / scale).sum())
+
+
+def every_rung(stand: Stand) -> list[tuple[float, float, float]]:
+    """(knob, rise, ideal bits) of the whole ladder, from public encode and decode."""
+    tensors = stand.layout.named(stand.weights)
+    with stand.session():
+        reference = float(stand.loss(stand.vector()))
+        rungs = []
+        for knob in UniformTensor().ladder(stand.layout):
+            code = encode(tensors, float(knob))
+            flat = np.concatenate([array.ravel() for array in decode(code).values()])
+            rungs.append((float(knob), float(stand.loss(torch.from_numpy(flat))) - reference, code.ideal_bits))
+    return rungs
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_bowl_against_the_whole_ladder(seed):
+    stand = bowl(seed)
+    result = bits(stand)
+    rungs = every_rung(bowl(seed))
+    rises = {knob: rise for knob, rise, _ in rungs}
+    for index, tolerance in enumerate(result.tolerances):
+        assert result.reached[index]
+        assert result.loss_rise[index] <= tolerance
+        assert result.loss_rise[index] == rises[result.knob[index]]
+        shortest = min(ideal for _, rise, ideal in rungs if rise <= tolerance)
+        assert result.ideal_bits[index] <= 1.02 * shortest
+    assert result.loss == 0.7
+    assert result.baseline == pytest.approx(0.7 + 0.5e-3 * result.n_parameters)
+    assert result.n_evaluations == stand.calls <= 40
+
+
+def test_the_knob_follows_the_high_rate_law():
+    # ΔL = ½ h P (knob)² / 12 for all tensors in units of their root mean square.
+    stand = bowl(curvature=1.0)
+    result = bits(stand, tolerances=(0.003, 0.03, 0.3))
+    predicted = np.sqrt(24 * result.tolerances / result.n_parameters)
+    assert result.knob == pytest.approx(predicted, rel=0.1)
+
+
+def test_bits_are_those_of_the_stream_that_encode_writes():
+    stand = bowl()
+    result = bits(stand)
+    for index, knob in enumerate(result.knob):
+        code = encode(stand.layout.named(stand.weights), float(knob))
+        assert result.bits[index] == code.bits
+        assert result.ideal_bits[index] == code.ideal_bits
+        assert result.bits_per_parameter[index] == code.bits / result.n_parameters
+
+
+def test_order_of_the_tolerances_is_kept_and_bits_never_rise():
+    shuffled = bits(bowl(), tolerances=(0.3, 0.003, 0.1, 0.01, 0.03))
+    assert shuffled.tolerances.tolist() == [0.3, 0.003, 0.1, 0.01, 0.03]
+    assert np.all(np.diff(shuffled.bits[np.argsort(shuffled.tolerances)]) <= 0)
+    assert np.all(shuffled.loss_rise <= shuffled.tolerances)
+
+
+def test_a_loss_that_is_not_monotone_still_keeps_the_tolerances():
+    centre = torch.cat([w.reshape(-1) for w in weights().values()])
+
+    def bumpy(w: torch.Tensor) -> torch.Tensor:
+        error = (w - centre).square().mean()
+        return error * (1.2 + torch.sin(3e4 * error)) - 0.05 * torch.sin(40 * error)
+
+    result = bits(Stand(weights(), bumpy), tolerances=np.geomspace(1e-4, 1, 12))
+    assert result.reached.all()
+    assert np.all(result.loss_rise <= result.tolerances)
+    assert np.all(np.diff(result.bits) <= 0)
+
+
+def test_a_code_that_breaks_the_tolerance_when_evaluated_anew_is_not_taken():
+    first = bits(bowl(), tolerances=(0.01,))
+    stand, seen = bowl(), set()
+    steady = stand.function
+
+    def unsteady(w: torch.Tensor) -> torch.Tensor:
+        """Weights with a rise just below 0.01 cost 0.02 more when they are measured for the second time."""
+        loss, key = steady(w), float(w.sum())
+        again = key in seen and 0.009 < float(loss) - 0.7 <= 0.01
+        seen.add(key)
+        return loss + 0.02 if again else loss
+
+    stand.function = unsteady
+    result = bits(stand, tolerances=(0.01,))
+    assert 0.009 < first.loss_rise[0] <= 0.01  # what it would have taken
+    assert result.loss_rise[0] <= 0.009
+    assert result.bits[0] > first.bits[0]
+
+
+def test_real_lengths_never_rise_even_where_the_order_of_the_ideal_ones_differs(monkeypatch):
+    plain = bits(bowl(), tolerances=(0.01, 0.1))
+
+    def clumsy(weights, knob, family):
+        code = encode(weights, knob, family=family)
+        return dataclasses.replace(code, payload=code.payload + bytes(1000 if knob == plain.knob[1] else 0))
+
+    def forgiving(code):
+        return decode(dataclasses.replace(code, payload=code.payload.removesuffix(bytes(1000))))
+
+    monkeypatch.setattr(_search, "encode", clumsy)
+    monkeypatch.setattr(_search, "decode", forgiving)
+    result = bits(bowl(), tolerances=(0.1, 0.01))
+    assert result.bits.tolist() == [plain.bits[0]] * 2
+    assert result.loss_rise.tolist() == [plain.loss_rise[0]] * 2
+
+
+def test_a_tolerance_that_is_out_of_reach():
+    centre = torch.cat([w.reshape(-1) for w in weights().values()])
+    stand = Stand(weights(), lambda w: 1.0 - torch.exp(-1e12 * (w - centre).square().sum()))
+    result = bits(stand, tolerances=(0.1, 2.0))
+    assert result.reached.tolist() == [False, True]
+    assert np.isnan(result.bits).tolist() == [True, False]
+    for column in (result.ideal_bits, result.bits_per_parameter, result.loss_rise, result.knob):
+        assert math.isnan(column[0])
+    assert result.ideal_bits[1] == 2 * 3  # three tensors of zeros
+    assert result.bits[1] == 8
+
+
+def test_coarse_weights_may_have_no_loss():
+    centre = torch.cat([w.reshape(-1) for w in weights().values()])
+    for zero in (math.nan, math.inf, -math.inf):
+
+        def loss(w: torch.Tensor, zero: float = zero) -> torch.Tensor:
+            return (w - centre).square().mean() if w.abs().max() > 0 else torch.tensor(zero)
+
+        stand = Stand(weights(), loss)
+        result = bits(stand, tolerances=(0.01,))
+        assert result.reached.all()
+        assert 0 < result.loss_rise[0] <= 0.01
+        with pytest.raises(MeasurementError, match="need a finite baseline above the loss"):
+            bits(stand, tolerances=(0.01,), relative=True)
+
+
+def test_relative_tolerances_are_fractions_of_what_was_achieved():
+    stand = bowl()
+    relative = bits(stand, tolerances=(0.01, 0.1), relative=True)
+    height = relative.baseline - relative.loss
+    assert relative.tolerances.tolist() == [0.01, 0.1]
+    assert relative.allowed_rise == pytest.approx(np.array([0.01, 0.1]) * height)
+    assert relative.bits.tolist() == bits(stand, tolerances=relative.allowed_rise).bits.tolist()
+    flat = Stand(weights(), lambda w: torch.tensor(1.0))
+    with pytest.raises(MeasurementError, match="relative to the difference need a finite baseline above the loss"):
+        bits(flat, relative=True)
+    assert bits(flat).bits.tolist() == [8] * 5  # nothing is needed for a constant loss
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_reference_loss_that_is_not_finite(value):
+    with pytest.raises(MeasurementError, match=f"the loss at the present weights is {value}"):
+        bits(Stand(weights(), lambda w: torch.tensor(value)))
+
+
+def test_weights_that_are_not_finite():
+    bad = {"w": torch.tensor([1.0, math.nan])}
+    with pytest.raises(MeasurementError, match="tensor 'w' has 1 of 2 elements that are NaN or infinite"):
+        bits(Stand(bad, lambda w: torch.tensor(1.0)))
+
+
+@pytest.mark.parametrize("tolerances", [(), (0.1, 0.0), (-1.0,), (math.nan,), (math.inf,), 0.1])
+def test_tolerances_must_be_positive(tolerances):
+    with pytest.raises(ValueError, match="expected a sequence of at least one positive finite number"):
+        bits(bowl(), tolerances=tolerances)
+
+
+def test_an_unknown_family():
+    with pytest.raises(ValueError, match="there is no family 'tensor-uniform'"):
+        bits(bowl(), "tensor-uniform")
+
+
+def test_result_is_plain_and_frozen():
+    result = bits(bowl())
+    assert isinstance(result, Bits)
+    plain = result.to_dict()
+    assert plain["family"] == "uniform-tensor"
+    for name in ("tolerances", "allowed_rise", "bits", "ideal_bits", "bits_per_parameter", "loss_rise", "knob"):
+        assert plain[name].dtype == np.float64
+        assert plain[name].shape == (5,)
+    assert plain["reached"].dtype == bool
+    with pytest.raises(AttributeError):
+        result.loss = 1.0
