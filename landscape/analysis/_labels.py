@@ -1,0 +1,93 @@
+"""What measures are called on axes and in tables, with units; and which column holds a measure's standard error."""
+
+from __future__ import annotations
+
+import re
+
+# name -> (text, unit); an empty unit is a pure number that needs no remark
+_KNOWN: dict[str, tuple[str, str]] = {
+    "step": ("optimizer steps", ""),
+    "epoch": ("epoch", ""),
+    "learning_rate": ("learning rate", ""),
+    "train_loss": ("training loss", ""),
+    "train_error": ("training error", "fraction of labels"),
+    "held_out_loss": ("held-out loss", ""),
+    "held_out_error": ("held-out error", "fraction of labels"),
+    "wall_seconds": ("time of the measurement", "s"),
+    "lambda_max": ("largest Hessian eigenvalue", ""),
+    "lambda_min": ("smallest Hessian eigenvalue", ""),
+    "trace": ("Hessian trace", ""),
+    "n_eff": ("effective dimensionality", ""),
+    "n_matvecs": ("Hessian-vector products", ""),
+    "average_case": ("adaptive average-case sharpness", "rise in loss"),
+    "worst_case": ("adaptive worst-case sharpness", "rise in loss"),
+    "sam": ("SAM sharpness", "rise in loss"),
+    "gradient_norm": ("gradient norm", ""),
+    "bits": ("code length", "bits"),
+    "ideal_bits": ("ideal code length", "bits"),
+    "bits_per_parameter": ("code length", "bits per parameter"),
+    "loss_rise": ("loss rise of the decoded weights", ""),
+    "relative_step": ("grid step over the rms of each tensor", ""),
+    "reached": ("tolerance reached", "1: yes"),
+    "n_averaged": ("averaged snapshots", ""),
+    "distance": ("distance in weights", ""),
+    "swa_train_loss": ("training loss of the average", ""),
+    "swa_train_error": ("training error of the average", "fraction of labels"),
+    "swa_held_out_loss": ("held-out loss of the average", ""),
+    "swa_held_out_error": ("held-out error of the average", "fraction of labels"),
+    "barrier_train_loss": ("barrier in training loss", ""),
+    "barrier_train_error": ("barrier in training error", "fraction of labels"),
+    "barrier_held_out_loss": ("barrier in held-out loss", ""),
+    "barrier_held_out_error": ("barrier in held-out error", "fraction of labels"),
+}
+# These change when layers or neurons are rescaled without changing the function.
+_NOT_INVARIANT = frozenset({"lambda_max", "lambda_min", "trace", "n_eff", "sam", "gradient_norm"})
+_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}"}
+_COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")
+
+
+def label_of(name: str) -> str:
+    """Return what a column of a run's table is called on an axis, with its unit.
+
+    Measures that rescaling the layers changes, though the function stays the same, carry "(not invariant)".
+
+    Args:
+        name: A column, such as `average_case`, `bits[tolerance=0.03]` or `barrier_train_loss[linear,interpolated]`.
+
+    Returns:
+        The label; the name itself where the measure is not known.
+    """
+    parts = _COLUMN.fullmatch(name)
+    base = parts["name"] if parts else name
+    is_error = base.endswith("_stderr") and base.removesuffix("_stderr") in _KNOWN
+    base = base.removesuffix("_stderr") if is_error else base
+    if parts is None or base not in _KNOWN:
+        return name
+    text, unit = _KNOWN[base]
+    words = [f"standard error of {text}" if is_error else text]
+    if parts["setting"]:
+        words.append(_setting(parts["setting"]))
+    if unit:
+        words.append(f"({unit})")
+    if base in _NOT_INVARIANT:
+        words.append("(not invariant)")
+    return " ".join(words)
+
+
+def base_of(name: str) -> str:
+    """Return the measure behind a column: its name without group and setting."""
+    parts = _COLUMN.fullmatch(name)
+    return parts["name"] if parts else name
+
+
+def stderr_column(name: str) -> str:
+    """Return the column that holds the standard error of a column, where the run has one."""
+    stem, bracket, setting = name.partition("[")
+    return f"{stem}_stderr{bracket}{setting}"
+
+
+def _setting(setting: str) -> str:
+    key, equals, value = setting.partition("=")
+    if not equals:
+        return f"[{setting.replace(',', ', ')}]"
+    return _SETTINGS.get(key, f"at {key} = {{}}").format(value)

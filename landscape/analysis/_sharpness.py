@@ -1,0 +1,93 @@
+"""Sharpness over training, with error bands, above the loss that it must be read with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from landscape.analysis._labels import label_of, stderr_column
+from landscape.analysis._reading import RunLike, as_run, group_tables
+from landscape.analysis._style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    VERMILION,
+    legend_above,
+    log_where_positive,
+    mark_failed,
+    new_axes,
+    panels,
+    style,
+)
+
+GROUP = "sharpness"
+# measure -> (setting that holds its radius, colour, marker)
+_MEASURES = {
+    "average_case": ("rho_average", BLUE, "o"),
+    "worst_case": ("rho_worst", VERMILION, "s"),
+    "sam": ("rho_sam", GREEN, "^"),
+}
+
+
+def plot_sharpness(run: RunLike, ax: Any = None) -> Any:
+    """Plot the sharpness measures over training, and below them the training and held-out loss.
+
+    Bands are ± one standard error. A falling sharpness beside a falling loss may be the loss alone.
+
+    Args:
+        run: Path of a run file, or an open run.
+        ax: Two axes to draw on; those of a new figure by default.
+
+    Returns:
+        Array of the two axes: sharpness, loss.
+
+    Raises:
+        FileError: The file cannot be read, or the run has no sharpness.
+        ValueError: `ax` does not hold two axes.
+    """
+    table, settings = group_tables(as_run(run), [GROUP])[GROUP]
+    with style():
+        axes = panels(new_axes(2, 1, (6.8, 5.6), sharex=True, height_ratios=[2, 1]) if ax is None else ax, 2)
+        upper, lower = axes
+        shown = [_draw_measure(upper, table, name, settings) for name in _MEASURES]
+        log_where_positive(upper, np.concatenate(shown))
+        losses = [
+            _draw_line(lower, table, "train_loss", BLACK, "-", label_of("train_loss")),
+            _draw_line(lower, table, "held_out_loss", ORANGE, "--", label_of("held_out_loss")),
+        ]
+        log_where_positive(lower, np.concatenate(losses))
+        mark_failed(upper, table["step"][table["status"] == "failed"])
+        upper.set_ylabel("sharpness (rise in loss)")
+        lower.set_ylabel("loss")
+        lower.set_xlabel(label_of("step"))
+        legend_above(upper, columns=2)
+        legend_above(lower, columns=2)
+    return axes
+
+
+def _draw_measure(ax: Any, table: pd.DataFrame, name: str, settings: dict[str, Any]) -> np.ndarray:
+    radius, color, marker = _MEASURES[name]
+    label = label_of(name).replace(" (rise in loss)", "")
+    rho = settings.get("settings", settings).get(radius)
+    if rho is not None:
+        label = f"{label}, ρ = {rho:g}"
+    values = _draw_line(ax, table, name, color, "-", label, marker=marker)
+    if len(values) and stderr_column(name) in table:
+        error = table[stderr_column(name)].to_numpy(dtype=np.float64)
+        whole = table[name].to_numpy(dtype=np.float64)
+        ax.fill_between(table["step"], whole - error, whole + error, color=color, alpha=0.25, linewidth=0)
+    return values
+
+
+def _draw_line(
+    ax: Any, table: pd.DataFrame, name: str, color: str, dashes: str, label: str, marker: str = ""
+) -> np.ndarray:
+    """Draw a column over the steps and return its finite values; nothing is drawn where there are none."""
+    if name not in table or not np.isfinite(table[name]).any():
+        return np.zeros(0)
+    values = table[name].to_numpy(dtype=np.float64)
+    ax.plot(table["step"], values, marker=marker, ls=dashes, color=color, markersize=4, label=label)
+    return values[np.isfinite(values)]

@@ -1,0 +1,127 @@
+"""How the pictures look: colours that colour-blind readers tell apart, fonts that stay legible in a paper's column."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Okabe & Ito's palette, the colours that stand out on white first.
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#56B4E9",
+    "#CC79A7",
+    "#000000",
+)
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK)
+GREY = "#9A9A9A"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+
+_SETTINGS: dict[str, Any] = {
+    "font.size": 10,
+    "axes.labelsize": 10.5,
+    "axes.titlesize": 10.5,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9,
+    "legend.framealpha": 0.9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "lines.linewidth": 1.6,
+    "axes.axisbelow": True,
+}
+CAPTION_SIZE = 9
+# Width of an average character of the default font, in units of its size.
+_MANY_DECADES = 1e3  # beyond, a label a decade is enough
+_CHARACTER = 0.49
+
+
+def style() -> AbstractContextManager[Any]:
+    """Return the context in which a picture is drawn; matplotlib's own settings come back after it."""
+    return mpl.rc_context(_SETTINGS)  # type: ignore[arg-type]  # its stub lists every name
+
+
+def new_axes(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.8, 4.8), sharex: bool = False, **grid: Any
+) -> Any:
+    """Return the axes of a new figure: one, or an array of them where there are several panels."""
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", sharex=sharex, gridspec_kw=grid)
+    return axes
+
+
+def panels(ax: Any, count: int) -> np.ndarray:
+    """Return the axes that the caller gave for the panels of one picture.
+
+    Raises:
+        ValueError: There are more or fewer of them than panels.
+    """
+    given = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(given) != count:
+        raise ValueError(f"this plot has {count} panels, and ax holds {len(given)} axes; give {count}, or none")
+    return given
+
+
+def caption(ax: Any, sentences: Sequence[str]) -> None:
+    """Write sentences above the axes, the first on a line of its own, so that they are in every saved picture."""
+    ax.figure.canvas.figure.draw_without_rendering()  # the layout decides how wide the axes are
+    points = ax.get_window_extent().width / ax.figure.dpi * 72
+    width = max(20, int(points / (CAPTION_SIZE * _CHARACTER)))
+    lines = [line for text in (sentences[0], " ".join(sentences[1:])) for line in textwrap.wrap(text, width)]
+    ax.set_title("\n".join(lines), loc="left", fontsize=CAPTION_SIZE, linespacing=1.3)
+
+
+def legend_above(ax: Any, columns: int, title: str | None = None) -> None:
+    """Put the legend above the axes, where it hides no data; nothing where there is nothing to name."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, title=title)
+
+
+def spans_decade(values: Any) -> bool:
+    """Return whether values belong on a logarithmic axis: all positive, over more than a factor of ten."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return bool(len(values)) and values.min() > 0 and values.max() > 10 * values.min()
+
+
+def log_where_positive(ax: Any, values: Any, axis: str = "y") -> None:
+    """Make an axis logarithmic where the values on it call for that."""
+    if spans_decade(values):
+        (ax.set_xscale if axis == "x" else ax.set_yscale)("log")
+        plain_log_ticks(ax.xaxis if axis == "x" else ax.yaxis, values)
+
+
+def plain_log_ticks(axis: Any, values: Any) -> None:
+    """Label a logarithmic axis over few decades at 1, 2 and 5 with plain numbers: matplotlib's labels would collide."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if values.max() > _MANY_DECADES * values.min():
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def mark_failed(ax: Any, steps: Any) -> None:
+    """Put a grey cross at the bottom of the axes for every step whose measurement failed."""
+    steps = np.asarray(steps)
+    if len(steps):
+        ax.plot(
+            steps,
+            np.full(len(steps), 0.02),
+            "x",
+            color=GREY,
+            transform=ax.get_xaxis_transform(),
+            label="measurement failed",
+            clip_on=False,
+        )

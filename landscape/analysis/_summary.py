@@ -1,0 +1,100 @@
+"""What a run holds, in plain data: provenance, groups, first and last values, failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from landscape.analysis._labels import base_of, label_of, stderr_column
+from landscape.analysis._reading import RunLike, as_run, group_tables
+from landscape.record import COMMON as _COMMON_VARIABLES
+
+_COMMON = frozenset(variable.name for variable in _COMMON_VARIABLES)
+_OF_THE_TRAINING = ("learning_rate", "train_loss", "train_error", "held_out_loss", "held_out_error")
+# Details of a measure, which a first look does not need.
+_DETAILS = frozenset(
+    {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "reached", "n_matvecs", "n_averaged"}
+)
+_DETAILED = ("eigenvalues_", "residuals_", "converged_")
+
+
+def summarize(run: RunLike) -> dict[str, Any]:
+    """Return what `landscape show` prints, as plain data; the recorded weights are not read.
+
+    Args:
+        run: Path of a run file, or an open run.
+
+    Returns:
+        `path`; `attributes` (provenance); `groups`: name, description, rows, failed, first and last step, seconds of
+        measuring, attributes (settings); `values`: group, name, label, whether it is one of the main ones, first and
+        last finite value with step and standard error (NaN where there is none); `failures`: group, step, reason.
+
+    Raises:
+        FileError: The file cannot be read.
+    """
+    run = as_run(run)
+    groups, values, failures = [], [], []
+    for name, (table, settings) in group_tables(run).items():
+        failed = table[table["status"] == "failed"]
+        groups.append(_group(name, table, failed, settings))
+        failures += [
+            {"group": name, "step": int(step), "reason": str(reason)}
+            for step, reason in zip(failed["step"], failed["reason"], strict=True)
+        ]
+        values += [found for column in table if column not in _COMMON if (found := _value(name, table, str(column)))]
+    whole = run.table()
+    training = [found for column in _OF_THE_TRAINING if column in whole if (found := _value("", whole, column))]
+    return {
+        "path": str(run.path),
+        "attributes": dict(run.attributes),
+        "groups": groups,
+        "values": training + values,
+        "failures": failures,
+    }
+
+
+def _group(name: str, table: pd.DataFrame, failed: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
+    seconds = table["wall_seconds"].to_numpy(dtype=np.float64)
+    return {
+        "name": name,
+        "description": str(settings.get("description", "")),
+        "rows": len(table),
+        "failed": len(failed),
+        "first_step": int(table["step"].iloc[0]) if len(table) else None,
+        "last_step": int(table["step"].iloc[-1]) if len(table) else None,
+        "wall_seconds": float(np.nansum(seconds)),
+        "attributes": {key: value for key, value in settings.items() if key != "description"},
+    }
+
+
+def _value(group: str, table: pd.DataFrame, column: str) -> dict[str, Any] | None:
+    """Return the first and last finite value of a column; None for texts and for what holds a standard error."""
+    if not pd.api.types.is_numeric_dtype(table[column]) or base_of(column).endswith("_stderr"):
+        return None
+    values = table[column].to_numpy(dtype=np.float64)
+    errors = np.full(len(values), np.nan)
+    if stderr_column(column) in table:
+        errors = table[stderr_column(column)].to_numpy(dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(values))
+    if len(known) == 0:
+        return None
+    first, last = (
+        {"step": int(table["step"].iloc[at]), "value": float(values[at]), "stderr": float(errors[at])}
+        for at in known[[0, -1]]
+    )
+    return {
+        "group": group,
+        "name": column,
+        "label": label_of(column),
+        "main": _is_main(column),
+        "first": first,
+        "last": last,
+    }
+
+
+def _is_main(column: str) -> bool:
+    if column.startswith("barrier_"):
+        return column.endswith("[linear,interpolated]")
+    return base_of(column) not in _DETAILS and not column.startswith(_DETAILED)

@@ -1,0 +1,101 @@
+"""`landscape plot`: a figure from run files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from landscape import analysis
+
+_EXAMPLE = (
+    "\b\nExample:\n  landscape plot runs/*.h5 --out flatness.png --group batch_size\n"
+    "  landscape plot landscape.h5 --kind spectrum --out spectrum.pdf"
+)
+_SUFFIXES = (".png", ".svg", ".pdf")
+_COMPARISON = "flatness-compressibility"
+_OF_ONE_RUN = {
+    "spectrum": analysis.plot_spectrum,
+    "sharpness": analysis.plot_sharpness,
+    "connectivity": analysis.plot_connectivity,
+    "swa": analysis.plot_swa,
+}
+
+
+def _check_suffix(ctx: click.Context, parameter: click.Parameter, out: Path) -> Path:
+    if out.suffix.lower() not in _SUFFIXES:
+        raise click.BadParameter(f"{out} must end in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}")
+    return out
+
+
+def _check_finite(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no training loss")
+    return value
+
+
+@click.command("plot", epilog=_EXAMPLE)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--kind",
+    type=click.Choice([_COMPARISON, *_OF_ONE_RUN]),
+    default=_COMPARISON,
+    show_default=True,
+    help="What to draw; all but the first take one RUN.",
+)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=_check_suffix,
+    help="File to write: .png, .svg or .pdf.",
+)
+@click.option("--x", help="Column of the flatness measure.  [default: average_case]")
+@click.option("--y", help="Column of the compressibility measure.  [default: bits[tolerance=0.03]]")
+@click.option("--color", help="Column or hyper-parameter that colours the points.  [default: held_out_error]")
+@click.option("--points", type=click.Choice(["final", "trajectory"]), help="A point a run, or its way there as well.")
+@click.option(
+    "--matched-loss", type=float, callback=_check_finite, help="Training loss at which the runs are compared."
+)
+@click.option("--group", help="Attribute or hyper-parameter that gives marker and legend entry.")
+@click.option("--dpi", type=click.IntRange(30, 1200), default=150, show_default=True, help="Dots per inch.")
+def command(runs: tuple[Path, ...], kind: str, out: Path, dpi: int, **choices: Any) -> None:
+    """Draw a figure from run files and print where it was written.
+
+    --x, --y, --color, --points, --matched-loss and --group belong to flatness-compressibility.
+    """  # noqa: DOC501 - this text is what --help prints
+    given = {name: value for name, value in choices.items() if value is not None}
+    if kind != _COMPARISON:
+        if given:
+            option = next(iter(given)).replace("_", "-")
+            raise click.UsageError(f"--{option} belongs to --kind {_COMPARISON}, not to --kind {kind}")
+        if len(runs) > 1:
+            raise click.UsageError(f"--kind {kind} draws one run, and {len(runs)} were given")
+    mpl.use("Agg")
+    with _warnings_as_sentences():
+        axes = (
+            analysis.plot_flatness_compressibility(runs, **given) if kind == _COMPARISON else _OF_ONE_RUN[kind](runs[0])
+        )
+        figure = getattr(axes, "flat", [axes])[0].figure
+        try:
+            figure.savefig(out, dpi=dpi)
+        finally:
+            plt.close(figure)
+    click.echo(out)
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Print warnings meant for the user on stderr without the line of code they came from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {str(message).rstrip('.')}.", err=True)
+        yield

@@ -1,0 +1,122 @@
+"""`landscape show`: what a run file holds, for people or for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from landscape.analysis import summarize
+
+_EXAMPLE = (
+    "\b\nExample:\n  landscape show lightning_logs/version_0/landscape.h5\n"
+    "  landscape show --json landscape.h5 | jq .groups"
+)
+_WIDTH = 120  # of the output where it goes to no terminal
+_FAILURES = 10  # printed without --all
+_WIDE = 100  # a terminal that has room to say what the measures are
+
+
+@click.command("show", epilog=_EXAMPLE)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with null for what is not a number.")
+@click.option("--all", "everything", is_flag=True, help="Print every scalar and every failed row.")
+def command(run: Path, as_json: bool, everything: bool) -> None:
+    """Print what RUN holds: provenance, groups, first and last values, failed measurements."""
+    summary = summarize(run)
+    if as_json:
+        click.echo(json.dumps(_strict(summary), indent=2, allow_nan=False, ensure_ascii=False))
+    else:
+        _print(summary, everything)
+
+
+def _strict(value: Any) -> Any:
+    """Return the value as JSON knows it: what is not a finite number is null, what JSON does not know is text."""
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _print(summary: dict[str, Any], everything: bool) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=_WIDTH)
+    console.print(Text(summary["path"], "bold"), soft_wrap=True)
+    console.print(_provenance(summary["attributes"]))
+    console.print(_groups(summary["groups"]))
+    values = [value for value in summary["values"] if everything or value["main"]]
+    if values:
+        console.print(_values(values, with_meaning=console.width >= _WIDE))
+    failures = summary["failures"]
+    for failure in failures if everything else failures[:_FAILURES]:
+        text = f"failed: {failure['group']} at step {failure['step']}: {failure['reason']}"
+        console.print(Text(text, "red"), soft_wrap=True)
+    if len(failures) > _FAILURES and not everything:
+        console.print(f"... and {len(failures) - _FAILURES} more failed rows; --all prints them.", style="red")
+
+
+def _provenance(attributes: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in attributes.items():
+        text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(Text(name), Text(text))
+    return table
+
+
+def _groups(groups: list[dict[str, Any]]) -> Table:
+    table = _table("group", {"rows": "right", "failed": "right", "steps": "left", "seconds": "right", "what": "left"})
+    for group in groups:
+        steps = "" if group["first_step"] is None else f"{group['first_step']} to {group['last_step']}"
+        failed = Text(str(group["failed"]), "red" if group["failed"] else "")
+        seconds = f"{group['wall_seconds']:.1f}"
+        table.add_row(group["name"], str(group["rows"]), failed, steps, seconds, _cut(group["description"]))
+    return table
+
+
+def _values(values: list[dict[str, Any]], with_meaning: bool) -> Table:
+    table = _table("measure", {"first": "right", "last": "right"} | ({"meaning": "left"} if with_meaning else {}))
+    numbers = [(_number(value["first"]), _number(value["last"])) for value in values]
+    for column, texts in zip(table.columns[1:3], zip(*numbers, strict=True), strict=True):
+        column.min_width = max(map(len, texts))  # where it is narrow, names are cut, never numbers
+    group = ""
+    for value, (first, last) in zip(values, numbers, strict=True):
+        if value["group"] != group:
+            group = value["group"]
+            table.add_section()
+            table.add_row(Text(group, "bold"))
+        meaning = [_cut(value["label"])] if with_meaning else []
+        table.add_row(Text(value["name"]), first, last, *meaning)
+    return table
+
+
+def _number(entry: dict[str, Any]) -> str:
+    value, stderr = entry["value"], entry["stderr"]
+    text = f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+    return text if math.isnan(stderr) else f"{text} ± {stderr:.2g}"
+
+
+def _cut(text: str) -> Text:
+    """Return text that keeps to one line, cut short where the terminal is narrow."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _table(name: str, columns: dict[str, Any]) -> Table:
+    """Return an empty table whose last column is cut short where the terminal is narrow."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title, justify in {name: "left", **columns}.items():
+        table.add_column(title, justify=justify, no_wrap=title not in {"what", "meaning"})
+    return table

@@ -1,0 +1,121 @@
+"""Sharpness, connectivity and SWA: the lines on their panels, and what they say when something is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from landscape import FileError
+from landscape.analysis import plot_connectivity, plot_sharpness, plot_spectrum, plot_swa
+
+T = np.linspace(0.0, 1.0, 5)
+HUMP = 4 * T * (1 - T)
+NAN = np.nan
+
+
+def line(ax: Any, start: str) -> Any:
+    (found,) = (line for line in ax.lines if line.get_label().startswith(start))
+    return found
+
+
+def legend(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_sharpness_over_training(full_run: Path) -> None:
+    upper, lower = plot_sharpness(full_run)
+    average = line(upper, "adaptive average-case sharpness, ρ = 0.1")
+    assert average.get_xdata().tolist() == [0, 10, 20]
+    assert average.get_ydata() == pytest.approx([0.4, NAN, 0.1], nan_ok=True)
+    assert line(upper, "adaptive worst-case").get_ydata() == pytest.approx([3.2, NAN, 0.8], nan_ok=True)
+    assert "SAM sharpness (not invariant), ρ = 0.05" in legend(upper)
+    assert line(upper, "measurement failed").get_xdata().tolist() == [10]
+    assert line(lower, "training loss").get_ydata() == pytest.approx([1.0, 0.3, 0.1])
+    assert line(lower, "held-out loss").get_ydata() == pytest.approx([1.1, 0.4, 0.2])
+    assert (upper.get_yscale(), lower.get_yscale()) == ("log", "log")
+    assert (upper.get_ylabel(), lower.get_ylabel()) == ("sharpness (rise in loss)", "loss")
+
+
+def test_sharpness_bands_are_one_standard_error(make_run: Any) -> None:
+    upper, _ = plot_sharpness(make_run())
+    band = upper.collections[0].get_paths()[0].vertices
+    at_first = band[band[:, 0] == 0.0][:, 1]
+    assert (at_first.min(), at_first.max()) == pytest.approx((0.39, 0.41))
+
+
+def test_negative_sharpness_has_a_linear_axis(make_run: Any) -> None:
+    upper, _ = plot_sharpness(make_run(sharpness=(0.4, -0.1, 0.001)))
+    assert upper.get_yscale() == "linear"
+
+
+def test_paths_and_barriers(full_run: Path) -> None:
+    loss, error = plot_connectivity(full_run)
+    assert line(loss, "linear, training: 2").get_ydata() == pytest.approx(2 * HUMP)
+    assert line(loss, "Bézier, held-out: 0.1").get_ydata() == pytest.approx(0.5 + 0.1 * HUMP)
+    assert line(error, "linear, held-out: 0.6").get_ydata() == pytest.approx(0.5 + 0.6 * HUMP)
+    assert line(loss, "linear, training").get_xdata() == pytest.approx(T)
+    assert "barrier 2" in [text.get_text() for text in loss.texts]
+    assert "barrier 0.6" in [text.get_text() for text in error.texts]
+    arrow = next(text for text in loss.texts if not text.get_text())
+    assert (arrow.xy, arrow.xyann) == (pytest.approx((0.5, 2.0)), pytest.approx((0.5, 0.0)))
+    assert loss.get_legend().get_title().get_text() == "barrier above the line between the ends"
+
+
+def test_another_step_and_definition(full_run: Path) -> None:
+    loss, _ = plot_connectivity(full_run, step=0, definition="worse_end")
+    assert loss.get_legend().get_title().get_text() == "barrier above the worse end"
+    with pytest.raises(FileError, match="no 'mode_connectivity' at step 10; it has 0, 20"):
+        plot_connectivity(full_run, step=10)
+    with pytest.raises(ValueError, match="expected one of interpolated"):
+        plot_connectivity(full_run, definition="max")
+
+
+def test_a_connectivity_that_failed_is_told(make_run: Any) -> None:
+    run = make_run(groups=("mode_connectivity",), sharpness=(1.0,), loss=(1.0,), error=(1.0,), failed=0)
+    with pytest.raises(FileError, match="no row of 'mode_connectivity' that succeeded"):
+        plot_connectivity(run)
+
+
+def test_average_beside_iterate(full_run: Path) -> None:
+    loss, error = plot_swa(full_run)
+    assert line(loss, "iterate, training").get_ydata() == pytest.approx([1.0, 0.3, 0.1])
+    assert line(loss, "SWA, training").get_ydata() == pytest.approx([0.5, NAN, 0.05], nan_ok=True)
+    assert line(loss, "SWA, held-out").get_ydata() == pytest.approx([1.0, NAN, 0.1], nan_ok=True)
+    assert line(error, "iterate, held-out").get_ydata() == pytest.approx([0.5, 0.3, 0.2])
+    assert (loss.get_ylabel(), error.get_ylabel()) == ("loss", "error (fraction of labels)")
+    assert legend(loss)[:2] == ["iterate, training", "iterate, held-out"]
+
+
+def test_a_loss_without_error_says_so(make_run: Any) -> None:
+    loss, error = plot_swa(make_run(groups=("swa_trajectory",), error=(NAN, NAN, NAN)))
+    assert [text.get_text() for text in error.texts] == ["no error recorded"]
+    assert not error.lines
+    assert len(loss.lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("plot", "group"),
+    [
+        (plot_spectrum, "hessian_spectrum"),
+        (plot_sharpness, "sharpness"),
+        (plot_connectivity, "mode_connectivity"),
+        (plot_swa, "swa_trajectory"),
+    ],
+)
+def test_a_missing_group_is_the_readers_sentence(make_run: Any, plot: Callable[..., Any], group: str) -> None:
+    run = make_run(groups=("compressibility",))
+    with pytest.raises(FileError, match=f"has no group '{group}'; it has compressibility"):
+        plot(run)
+
+
+@pytest.mark.parametrize("plot", [plot_sharpness, plot_connectivity, plot_swa])
+def test_given_axes_are_drawn_on(full_run: Path, plot: Callable[..., Any]) -> None:
+    _, axes = plt.subplots(2)
+    assert list(plot(full_run, ax=axes)) == list(axes)
+    with pytest.raises(ValueError, match="has 2 panels, and ax holds 1 axes"):
+        plot(full_run, ax=axes[0])

@@ -1,0 +1,63 @@
+"""`landscape show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from landscape.cli import main
+from landscape.record import GroupSchema, Recorder
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no strict JSON")
+
+
+def test_json_is_strict_and_alone_on_stdout(runner: CliRunner, run_file: Path) -> None:
+    result = runner.invoke(main, ["show", "--json", str(run_file)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    summary = json.loads(result.stdout, parse_constant=_refuse)
+    assert summary["attributes"]["hyper_parameters"] == {"batch_size": 32, "note": None}
+    by_name = {value["name"]: value for value in summary["values"]}
+    assert by_name["average_case"]["last"] == {"step": 10, "value": 0.1, "stderr": 0.01}
+    assert by_name["bits[tolerance=0.03]"]["first"] == {"step": 0, "value": 100.0, "stderr": None}
+    assert summary["failures"] == [{"group": "sharpness", "step": 5, "reason": "the loss is NaN [1, 2]"}]
+
+
+def test_the_summary_for_people(runner: CliRunner, run_file: Path) -> None:
+    result = runner.invoke(main, ["show", str(run_file)])
+    assert result.exit_code == 0
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert lines[0] == str(run_file)
+    words = [line.split() for line in lines]
+    assert ["model", "Net"] in words
+    assert ["sharpness", "3", "1", "0", "to", "10", "1.5", "how", "sharp"] in words
+    assert any(line[:7] == ["average_case", "0.1", "±", "0.01", "0.1", "±", "0.01"] for line in words)
+    assert "failed: sharpness at step 5: the loss is NaN [1, 2]" in lines
+
+
+def test_a_narrow_terminal_cuts_no_number(run_file: Path) -> None:
+    result = CliRunner(env={"COLUMNS": "50"}).invoke(main, ["show", str(run_file)])
+    assert "0.1 ± 0.01" in result.stdout
+    assert "meaning" not in result.stdout
+
+
+def test_an_empty_run(runner: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "landscape.h5"
+    Recorder.create(path, {"model": "Net"})
+    assert runner.invoke(main, ["show", str(path)]).exit_code == 0
+
+
+def test_many_failures_are_counted(runner: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "landscape.h5"
+    recorder = Recorder.create(path, {})
+    recorder.declare(GroupSchema("sharpness", "", []))
+    for step in range(13):
+        recorder.append("sharpness", {"step": step, "status": 1, "reason": "why"})
+    recorder.close()
+    few = runner.invoke(main, ["show", str(path)]).stdout
+    assert few.count("failed: ") == 10
+    assert "3 more failed rows" in few
+    assert runner.invoke(main, ["show", "--all", str(path)]).stdout.count("failed: ") == 13
