@@ -1,0 +1,157 @@
+"""Measure without leaving a trace: one context manager that puts back everything a measurement could disturb.
+
+A training step run outside its turn changes more than one expects: dropout and samplers draw from global generators,
+metrics count, modules append to lists, batch normalisation moves its averages. `isolated` records all of it on entry
+and restores it on exit, also when the measurement raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from landscape._snapshot import Snapshot, TensorState
+
+# What Lightning writes to from within a training step; the session mutes them instead of restoring them.
+_MUTED = ("log", "log_dict", "print")
+
+
+@contextlib.contextmanager
+def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) -> Iterator[None]:
+    """Restore on exit whatever a measurement on `module` may disturb.
+
+    Restored: parameters, buffers, `.grad`, `requires_grad` and train/eval flags of all submodules; plain Python state
+    of the modules and of `objects` (counters, lists, torchmetrics states, own random generators); the global random
+    generators of torch (CPU and every CUDA device), numpy and Python. Within the context gradients are enabled,
+    inference mode and autocast are off, and the `log`, `log_dict` and `print` methods and the loggers of
+    LightningModules are silent.
+
+    Memory: a copy of the parameters, of their gradients and of the buffers while the context is open.
+
+    Args:
+        module: The module that will be measured.
+        objects: Further objects whose state is kept, such as datasets, samplers, or data loaders' generators.
+        mute: Whether Lightning's logging is silenced.
+
+    Yields:
+        Nothing.
+    """
+    tensors = _Tensors(module)
+    snapshot = Snapshot([module, *objects], kept=module.modules(), tensors=tensors.tensors)
+    generators = _GlobalGenerators()
+    device_type = next((p.device.type for p in module.parameters()), "cpu")
+    with contextlib.ExitStack() as stack:
+        # Entered first, so left last: everything else is undone before the generators are put back.
+        stack.callback(generators.restore)
+        stack.callback(snapshot.restore)
+        stack.callback(tensors.restore)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device_type, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            # Compiled modules and functions donate the buffers that a second derivative would need. Nothing can have
+            # been compiled before this import, which is too slow to be made for nothing.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if mute:
+            stack.enter_context(_muted(module))
+        yield
+
+
+class _Tensors:
+    """Parameters, gradients, buffers and flags of a module tree."""
+
+    def __init__(self, module: nn.Module):
+        self.training = [(part, part.training) for part in module.modules()]
+        self.registered: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._values: dict[int, tuple[torch.Tensor, TensorState]] = {}
+        self.parameters: list[tuple[nn.Parameter, bool, torch.Tensor | None]] = []
+        for part in module.modules():
+            for table in (part._parameters, part._buffers, part._modules):
+                self.registered.append((table, dict(table)))
+        for parameter in module.parameters():
+            self.parameters.append((parameter, parameter.requires_grad, parameter.grad))
+            self._keep(parameter)
+            self._keep(parameter.grad)
+        for buffer in module.buffers():
+            self._keep(buffer)
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [tensor for tensor, _ in self._values.values()]
+
+    def _keep(self, tensor: torch.Tensor | None) -> None:
+        if tensor is not None and not nn.parameter.is_lazy(tensor):
+            self._values[id(tensor)] = (tensor, TensorState(tensor))
+
+    def restore(self) -> None:
+        for part, training in self.training:
+            part.training = training
+        for table, entries in self.registered:
+            table.clear()
+            table.update(entries)
+        for _, state in self._values.values():
+            state.restore()
+        for parameter, requires_grad, grad in self.parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+class _GlobalGenerators:
+    """The states of the process-wide random generators."""
+
+    def __init__(self) -> None:
+        self.torch = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self.numpy = np.random.get_state()
+        self.python = random.getstate()
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.torch)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state_all(self.cuda)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
+
+
+class _Silence:
+    """Accepts every attribute and every call and does nothing: stands in for a logger."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Silence:
+        return self
+
+    def __getitem__(self, key: Any) -> _Silence:
+        return self
+
+
+@contextlib.contextmanager
+def _muted(module: nn.Module) -> Iterator[None]:
+    """Silence the logging of every LightningModule in the tree, by instance attributes that hide the methods."""
+    speaking = [part for part in module.modules() if hasattr(part, "log_dict") and hasattr(part, "training_step")]
+    trainers = {id(t): t for t in (getattr(part, "_trainer", None) for part in speaking) if t is not None}
+    loggers = [(t, t._loggers) for t in trainers.values() if hasattr(t, "_loggers")]
+    hidden = [(part, {n: part.__dict__[n] for n in _MUTED if n in part.__dict__}) for part in speaking]
+    try:
+        for part in speaking:
+            part.__dict__.update(dict.fromkeys(_MUTED, _Silence()))
+        for trainer, kept in loggers:
+            trainer._loggers = [_Silence() for _ in kept]
+        yield
+    finally:
+        for trainer, kept in loggers:
+            trainer._loggers = kept
+        for part, entries in hidden:
+            for name in _MUTED:
+                part.__dict__.pop(name, None)
+            part.__dict__.update(entries)

@@ -1,0 +1,386 @@
+"""The loss over a fixed set of batches as a function of the parameters: what every measure measures."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from landscape import _batches
+from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
+from landscape._observe import LossObserver
+from landscape._parameters import measuring_dtype, trainable
+from landscape._results import Result
+from landscape._second_order import plain_kernels
+from landscape._step import ModelStep, TrainingStep
+from landscape._weighing import probe_determinism, weigh
+from landscape.isolation import isolated
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Result):
+    """Loss and error rate over all measured examples.
+
+    Attributes:
+        loss: Mean loss, in the loss function's unit (nats for a cross-entropy).
+        error: Fraction of wrongly classified targets; NaN where the loss knows no classes.
+    """
+
+    loss: float
+    error: float
+
+
+class Objective:
+    """The mean loss over all examples of some held batches, L(w), as a function of the trainable parameters w.
+
+    L(w) = Σ_b s_b ℓ_b(w) / Σ_b s_b, where ℓ_b is the loss of batch b and s_b what that loss divides by: the number of
+    examples, or of unignored targets, or the sum of their class weights. So cutting the same examples into other
+    batches changes nothing. (A sum or a plain mean of batch losses, as other tools take, rescales the curvature.)
+
+    Weight decay that lives in the optimizer is not part of L. Half-precision parameters are measured in float32. The
+    model is never changed: parameters are substituted functionally, and everything else is restored (`isolation`).
+
+    Args:
+        model: A module; `loss_fn(model(input), target)` must give a scalar.
+        loss_fn: The loss. A reduction "mean" or "sum" is understood; "none" is refused.
+        batches: Iterable of (input, target) pairs, read once and held. Input and target may be any nested structure. Of
+            a batch that is not a pair, model and loss both get the whole: `loss_fn(model(batch), batch)`.
+        mode: "eval" (batch normalisation frozen, dropout off) or "train".
+        dtype: Floating-point type to measure in; by default the parameters' own, at least float32. torch.float64 gives
+            reference values.
+        noise_seed: Where the model draws random numbers, fix them by this seed: the measured loss is then that of one
+            draw per batch. By default nothing is fixed in eval mode (and random models are refused); 0 in train mode.
+
+    Raises:
+        MeasurementError: No batches, a loss that is not a scalar, or one that differs between two evaluations.
+        ValueError: `mode` is unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Any],
+        batches: Iterable[Any],
+        *,
+        mode: str = "eval",
+        dtype: torch.dtype | None = None,
+        noise_seed: int | None = None,
+    ):
+        step = ModelStep(model, loss_fn)
+        self._setup(step, model, batches, mode, dtype, noise_seed)
+
+    @classmethod
+    def from_lightning(
+        cls,
+        module: nn.Module,
+        batches: Iterable[Any],
+        *,
+        mode: str = "eval",
+        dtype: torch.dtype | None = None,
+        noise_seed: int | None = None,
+    ) -> Objective:
+        """Measure a LightningModule through its own `training_step`, or its `landscape_loss(batch)` if it has one.
+
+        Args:
+            module: The LightningModule, attached to a Trainer or not.
+            batches: Iterable of batches as `training_step` receives them.
+            mode: As in the class.
+            dtype: As in the class.
+            noise_seed: As in the class.
+
+        Returns:
+            The objective.
+
+        Raises:
+            MeasurementError: Manual optimisation without `landscape_loss`, or as in the class.
+        """
+        self = cls.__new__(cls)
+        self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed)
+        return self
+
+    def _setup(
+        self,
+        step: ModelStep | TrainingStep,
+        module: nn.Module,
+        batches: Iterable[Any],
+        mode: str,
+        dtype: torch.dtype | None,
+        noise_seed: int | None,
+    ) -> None:
+        if mode not in ("eval", "train"):
+            raise ValueError(f"mode is {mode!r}; it must be 'eval' or 'train'")
+        self.module = module
+        self.mode = mode
+        self.noise_seed = 0 if noise_seed is None and mode == "train" else noise_seed
+        self._step = step
+        self._depth = 0
+        self._point: torch.Tensor | None = None
+        self._point_buffers: dict[str, torch.Tensor] = {}
+        named = trainable(module)
+        self._parameters = [parameter for _, parameter in named]
+        self.layout = ParameterLayout.of(named)
+        self.device = self._parameters[0].device
+        self.dtype = dtype or measuring_dtype(self._parameters)
+        # A loader's own generators and counters are put back; of a plain list of data there is nothing to restore.
+        with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
+            self.batches = [_batches.cast(batch, self.device, self.dtype) for batch in batches]
+            if not self.batches:
+                raise MeasurementError("there are no batches to measure; give at least one batch of examples")
+            self.batch_sizes = [_batches.n_examples(batch) for batch in self.batches]
+            self.n_examples = sum(self.batch_sizes)
+            if not self.n_examples:
+                raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
+            parameters = self._substitutes(None)
+            self._scales = [1.0] * len(self.batches)
+            self._weights, self._scales = weigh(
+                lambda index: self.batch_loss(index, parameters), self.batch_sizes, step.summed
+            )
+            self._counted = [index for index, weight in enumerate(self._weights) if weight > 0]
+            probe_determinism(lambda: self.batch_loss(self._counted[0], parameters))
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def n_parameters(self) -> int:
+        """Number P of trainable parameters; tied ones count once."""
+        return self.layout.total
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the measured data."""
+        return _batches.fingerprint(self.batches)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the provenance of every number measured here, as plain values."""
+        return {
+            "model": type(self.module).__name__,
+            "loss": f"{self._step.description}, mean over all measured examples, without weight decay",
+            "mode": self.mode,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "noise_seed": self.noise_seed,
+            "n_parameters": self.n_parameters,
+            "n_examples": self.n_examples,
+            "fingerprint": self.fingerprint,
+        }
+
+    def __repr__(self) -> str:
+        name = type(self.module).__name__
+        return f"Objective({name}, P={self.n_parameters}, examples={self.n_examples}, mode={self.mode!r})"
+
+    # ------------------------------------------------------------------ what it computes
+
+    def vector(self) -> torch.Tensor:
+        """Return a copy of the present trainable parameters (or of the point of `at`) as one vector, shape (P,)."""
+        return self.flatten(self._parameters) if self._point is None else self._point.clone()
+
+    def loss(self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """Return the mean loss over all examples.
+
+        Args:
+            vector: Flat parameters, shape (P,); by default the model's present ones.
+            buffers: Buffers to substitute by name, such as recomputed batch-normalisation statistics.
+
+        Returns:
+            A scalar tensor without graph.
+        """
+        with self.session(), torch.no_grad():
+            parameters = self._substitutes(vector)
+            total = torch.zeros((), device=self.device, dtype=torch.float64)
+            for index in self._counted:
+                total += self._weights[index] * self.batch_loss(index, parameters, buffers).double()
+            return total.to(self.dtype)
+
+    def gradient(self, vector: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the gradient of the mean loss, shape (P,).
+
+        Args:
+            vector: Flat parameters, shape (P,); by default the model's present ones.
+
+        Returns:
+            A flat tensor without graph.
+        """
+        return self.loss_and_gradient(vector)[1]
+
+    def loss_and_gradient(self, vector: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean loss and its gradient, shape (P,), from one pass over the batches."""
+        with self.session():
+            parameters = self._substitutes(vector, grad=True)
+            total = torch.zeros((), device=self.device, dtype=torch.float64)
+            gradient = torch.zeros(self.n_parameters, device=self.device, dtype=self.dtype)
+            differentiable = False
+            for index in self._counted:
+                loss = self._weights[index] * self.batch_loss(index, parameters)
+                total += loss.detach().double()
+                if loss.requires_grad:
+                    gradient += self.flatten(
+                        torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+                    )
+                    differentiable = True
+            self.require_graph(differentiable)
+            return total.to(self.dtype), gradient
+
+    def evaluate(
+        self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None
+    ) -> Evaluation:
+        """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
+        with self.session(), torch.no_grad():
+            parameters = self._substitutes(vector)
+            total, wrong, counted = 0.0, 0.0, 0
+            for index in range(len(self.batches)):
+                with LossObserver() as observer:
+                    loss = float(self.batch_loss(index, parameters, buffers))
+                total += self._weights[index] * loss if self._weights[index] else 0.0
+                wrong += observer.wrong
+                counted += observer.counted
+            return Evaluation(total, wrong / counted if counted else float("nan"))
+
+    def batch_loss(
+        self,
+        index: int,
+        parameters: Sequence[torch.Tensor],
+        buffers: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of one batch at the given parameter tensors, with its graph where gradients are enabled.
+
+        Call it within `session()`. The mean over all examples is Σ_b `weights[b]` · `batch_loss(b)`.
+        """
+        if self.noise_seed is not None:
+            torch.manual_seed(self.noise_seed + index)
+            np.random.seed((self.noise_seed + index) % 2**32)
+            random.seed(self.noise_seed + index)
+        substitutes = dict(zip(self.layout.names, parameters, strict=True))
+        substitutes |= self._other_tensors(self._point_buffers if buffers is None else buffers)
+        with plain_kernels():
+            loss = self._step(substitutes, _batches.fresh(self.batches[index]), index)
+        return loss * self._scales[index] if self._scales[index] != 1.0 else loss
+
+    def require_graph(self, differentiable: bool) -> None:
+        """Refuse to differentiate where the loss of no batch has a graph that leads to parameters.
+
+        Args:
+            differentiable: Whether that of any batch has.
+
+        Raises:
+            MeasurementError: None has.
+        """
+        if not differentiable:
+            raise MeasurementError(
+                f"the loss of {type(self.module).__name__} does not depend on any trainable parameter; look for a "
+                "detach(), an .item() or a torch.no_grad() on its way"
+            )
+
+    @property
+    def weights(self) -> list[float]:
+        """Weight of each batch in the mean; they sum to 1."""
+        return self._weights
+
+    # ------------------------------------------------------------------ tools of the measures
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Isolate many evaluations at once; sessions inside a session cost nothing."""
+        with self._isolation() if not self._depth else contextlib.nullcontext():
+            yield
+
+    def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
+        flat = [t.detach().to_dense().reshape(-1).to(self.device, self.dtype) for t in tensors]
+        return torch.cat(flat)
+
+    def at(self, vector: torch.Tensor, buffers: dict[str, torch.Tensor] | None = None) -> Objective:
+        """Return the same objective with another default point, so that any measure can be taken there.
+
+        Args:
+            vector: Flat parameters, shape (P,), that stand for the model's present ones; copied.
+            buffers: Buffers by name that stand for the model's own, such as recomputed batch-norm statistics.
+
+        Returns:
+            An objective over the same batches of the same module, which is not changed.
+        """
+        other = copy.copy(self)
+        other._depth = 0
+        other._point = torch.as_tensor(vector).detach().to(self.device, self.dtype, copy=True)
+        other._point_buffers = dict(buffers or {})
+        self.layout.unflatten(other._point)  # refuses a vector of another length
+        return other
+
+    @property
+    def at_module(self) -> bool:
+        """Whether the default point is the module's own present weights, not one given by `at`."""
+        return self._point is None
+
+    def split(self, size: int) -> list[Objective]:
+        """Cut the measured examples into groups of at most `size`, each an objective of its own.
+
+        Args:
+            size: Examples a group; batches are cut, never joined.
+
+        Returns:
+            One objective a group, over the same module.
+
+        Raises:
+            ValueError: `size` is not positive.
+        """
+        if size < 1:
+            raise ValueError(f"size is {size}; a group needs at least one example")
+        groups = [piece for batch in self.batches for piece in _batches.split(batch, size)]
+        return [self.restrict([group]) for group in groups]
+
+    def restrict(self, batches: Iterable[Any]) -> Objective:
+        """Return the same loss over other batches, at the same default point."""
+        other = Objective.__new__(Objective)
+        other._setup(self._step, self.module, batches, self.mode, self.dtype, self.noise_seed)
+        other._point, other._point_buffers = self._point, self._point_buffers
+        return other
+
+    # ------------------------------------------------------------------ inside
+
+    @contextlib.contextmanager
+    def _isolation(self, objects: Iterable[Any] = ()) -> Iterator[None]:
+        with isolated(self.module, (*self._step.objects, *objects)):
+            if self.mode == "train":
+                self.module.train()  # the module's own word on what stays frozen
+            else:
+                # Not by eval(), which may do more than set flags, such as merge adapters into the weights.
+                for part in self.module.modules():
+                    part.training = False
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    def _substitutes(self, vector: torch.Tensor | None, grad: bool = False) -> list[torch.Tensor]:
+        vector = self._point if vector is None else vector
+        if vector is None:
+            tensors = [parameter.detach().to(self.dtype) for parameter in self._parameters]
+        else:
+            vector = torch.as_tensor(vector).detach().to(self.device, self.dtype)
+            tensors = self.layout.unflatten(vector)
+        return [tensor.detach().requires_grad_(grad) for tensor in tensors]
+
+    def _other_tensors(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Frozen parameters in the measuring type, and a private copy of every buffer."""
+        trainable = set(self.layout.names)
+        tensors: dict[str, torch.Tensor] = {}
+        unknown = sorted(set(given) - {name for name, _ in self.module.named_buffers()})
+        if unknown:
+            raise ValueError(f"{type(self.module).__name__} has no buffers named {', '.join(unknown)}")
+        for name, parameter in self.module.named_parameters():
+            if name not in trainable:
+                tensors[name] = self._cast(parameter.detach())
+        for name, buffer in self.module.named_buffers():
+            tensors[name] = self._cast(given.get(name, buffer)).clone()
+        return tensors
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.to(self.device)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
