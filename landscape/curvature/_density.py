@@ -1,0 +1,150 @@
+"""Spectral density by stochastic Lanczos quadrature, and what follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from landscape._results import Estimate, Result
+from landscape.curvature._lanczos import Krylov, rademacher
+from landscape.curvature._operator import SymmetricOperator
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectralDensity(Result):
+    """Eigenvalue density μ = (1/P) Σ δ(λ − λ_i) as Gauss quadratures, one a probe.
+
+    Attributes:
+        nodes: Quadrature nodes, shape (probes, steps), in units of the loss per squared parameter.
+        weights: Their weights, shape (probes, steps): those of a probe sum to 1; unused places have weight 0.
+        size: Number of parameters P.
+        seed: Seed of the probes.
+        n_matvecs: Number of products spent.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    size: int
+    seed: int
+    n_matvecs: int
+
+    def expectation(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        """Estimate (1/P) tr f(H) = ∫ f dμ with its standard error over probes.
+
+        Args:
+            function: Vectorised f of the eigenvalue.
+
+        Returns:
+            Mean over probes; NaN standard error with a single probe.
+        """
+        values = np.where(self.weights > 0, function(self.nodes), 0.0)
+        return Estimate.from_samples((self.weights * values).sum(axis=1), self.seed)
+
+    def moment(self, order: int) -> Estimate:
+        """Estimate the spectral moment tr(H^order)/P."""
+        return self.expectation(lambda nodes: nodes**order)
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean eigenvalue tr(H)/P; `density_stderr` gives that of the curve."""
+        return self.moment(1).stderr
+
+    def n_eff(self, z: float) -> Estimate:
+        """Estimate the effective dimensionality N_eff(z) = Σ λ/(λ+z) over λ > 0.
+
+        Args:
+            z: The scale in units of the eigenvalues, z > 0.
+
+        Returns:
+            The estimate, between 0 and P.
+
+        Raises:
+            ValueError: z is not positive.
+
+        Source: MacKay 1992; Maddox, Benton & Wilson 2020, arXiv:2003.02139. There it is taken from the top
+        eigenvalues; a count of k pairs caps that at k, so it comes from the whole density here.
+        """
+        if not z > 0:
+            raise ValueError(f"z is {z}; the effective dimensionality needs a positive scale")
+        share = self.expectation(lambda nodes: np.maximum(nodes, 0.0) / (np.maximum(nodes, 0.0) + z))
+        return dataclasses.replace(share, value=self.size * share.value, stderr=self.size * share.stderr)
+
+    def density(self, grid: Sequence[float] | np.ndarray, sigma: float | None = None) -> np.ndarray:
+        """Smooth the density with a Gaussian for plotting.
+
+        Args:
+            grid: Eigenvalues to evaluate at, shape (m,).
+            sigma: Width of the Gaussian; by default the mean spacing of the nodes of a probe.
+
+        Returns:
+            Density at the grid, shape (m,), with integral 1 over the real line.
+        """
+        return self._curves(grid, sigma).mean(axis=0)
+
+    def density_stderr(self, grid: Sequence[float] | np.ndarray, sigma: float | None = None) -> np.ndarray:
+        """Return the standard error of `density` over probes, shape (m,); NaN with a single probe."""
+        curves = self._curves(grid, sigma)
+        if len(curves) == 1:
+            return np.full(curves.shape[1], np.nan)
+        return curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
+
+    def _curves(self, grid: Sequence[float] | np.ndarray, sigma: float | None) -> np.ndarray:
+        grid = np.asarray(grid, dtype=np.float64)
+        used = self.nodes[self.weights > 0]
+        if sigma is None:
+            sigma = max(float(np.ptp(used)) / max(self.nodes.shape[1] - 1, 1), 1e-12)
+        offsets = (grid[None, :, None] - self.nodes[:, None, :]) / sigma
+        kernel = np.exp(-0.5 * offsets**2) / (sigma * np.sqrt(2 * np.pi))
+        return (self.weights[:, None, :] * kernel).sum(axis=2)
+
+
+def spectral_density(operator: SymmetricOperator, seed: int = 0, probes: int = 4, steps: int = 30) -> SpectralDensity:
+    """Estimate the eigenvalue density by stochastic Lanczos quadrature.
+
+    For each probe v with independent signs, the Lanczos tridiagonal T of `steps` steps gives nodes θ (its eigenvalues)
+    and weights τ (squared first components of its eigenvectors); Σ τ f(θ) is exact for vᵀf(H)v/P where f is a
+    polynomial of degree 2·steps − 1, and unbiased for tr f(H)/P.
+
+    Memory: (steps, P) numbers for one probe at a time.
+
+    Args:
+        operator: The symmetric operator, shape (P, P).
+        seed: Seed of the probes.
+        probes: Number of probes; two at least give a standard error.
+        steps: Lanczos steps a probe.
+
+    Returns:
+        The density with nodes and weights of every probe.
+
+    Raises:
+        ValueError: `probes` or `steps` is below 1.
+        MeasurementError: A product is not finite.
+
+    Source: Ubaru, Chen & Saad 2017; Ghorbani, Krishnan & Xiao 2019, arXiv:1901.10159. All directions are
+    reorthogonalised, where PyHessian does not.
+    """
+    if probes < 1 or steps < 1:
+        raise ValueError(f"probes={probes} and steps={steps} must both be at least 1")
+    before = operator.n_matvecs
+    quadratures = []
+    for probe in range(probes):
+        krylov = Krylov(operator, rademacher(operator.shape[0], seed, probe), seed)
+        krylov.grow(steps)
+        quadratures.append(quadrature(krylov))
+    return assemble(quadratures, operator.shape[0], seed, operator.n_matvecs - before)
+
+
+def quadrature(krylov: Krylov) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights, each (steps,), of the Gauss quadrature that a Krylov space from a probe holds."""
+    values, vectors = krylov.ritz()
+    return values, vectors[0] ** 2
+
+
+def assemble(quadratures: list[tuple[np.ndarray, np.ndarray]], size: int, seed: int, n_matvecs: int) -> SpectralDensity:
+    """Stack quadratures of different lengths, padded with nodes of weight 0."""
+    longest = max(len(nodes) for nodes, _ in quadratures)
+    nodes = np.stack([np.pad(n, (0, longest - len(n)), mode="edge") for n, _ in quadratures])
+    weights = np.stack([np.pad(w, (0, longest - len(w))) for _, w in quadratures])
+    return SpectralDensity(nodes, weights, size, seed, n_matvecs)
