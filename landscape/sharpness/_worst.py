@@ -1,0 +1,116 @@
+"""Worst-case sharpness: the largest rise of the loss within a ball around the weights, found by Auto-PGD."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from landscape._results import Estimate
+from landscape.objective import Objective
+from landscape.sharpness._ball import check, project, scale, steepest
+from landscape.sharpness._sam import require_finite
+
+_MOMENTUM = 0.75
+# Share of the steps of a stretch that must have gained, below which the step is halved (Croce & Hein 2020, §3).
+_PROGRESS = 0.75
+
+
+def worst_case(
+    objective: Objective,
+    rho: float = 0.5,
+    adaptive: bool = True,
+    norm: str = "l2",
+    steps: int = 20,
+    group: int | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Measure the mean over groups S of max L_S(w + δ) − L_S(w) over ‖δ ⊘ c‖ ≤ ρ.
+
+    c = |w| where adaptive (a weight of exactly zero stays), else 1. At a minimum and for small ρ with "l2" it is
+    ½ρ² λmax(CHC), C = diag(c). The maximum is sought by Auto-PGD from δ = 0: steepest ascent with momentum .75, a first
+    step of 2ρ that is halved, with a return to the best point, when progress stalls. What it finds is a lower bound
+    on the true maximum, at least 0.
+
+    Args:
+        objective: The loss over the measured examples.
+        rho: Radius in units of c.
+        adaptive: Whether c = |w| or 1.
+        norm: "l2" or "linf".
+        steps: Ascent steps, one gradient and one loss each.
+        group: Examples a group (the paper takes 128); by default all measured examples form one.
+        seed: Seed of the first direction where the gradient is exactly zero; otherwise nothing is drawn.
+
+    Returns:
+        The rise in units of the loss; over several groups with the standard error of their mean, else 0.
+
+    Raises:
+        MeasurementError: The loss at w is not finite.
+        ValueError: An argument is out of range.
+
+    Source: Andriushchenko et al. 2023, arXiv:2302.07011, eq. 1; Croce & Hein 2020, arXiv:2003.01690 (Auto-PGD). The
+    projection for "l2" is radial in the stretched coordinates δ ⊘ c.
+    """
+    check(rho, norm)
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; at least one ascent step is needed")
+    with objective.session():
+        groups = [objective] if group is None else objective.split(group)
+        rises = [_ascend(part, rho, adaptive, norm, steps, seed) for part in groups]
+    return Estimate.exact(rises[0]) if len(rises) == 1 else Estimate.from_samples(rises, seed)
+
+
+def _ascend(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> float:
+    with objective.session():
+        return _maximise(objective, rho, adaptive, norm, steps, seed)
+
+
+def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> float:
+    weights = objective.vector()
+    c = scale(weights, adaptive)
+    loss, gradient = objective.loss_and_gradient()
+    require_finite(loss, "loss")
+    center = float(loss)
+    if not (c * gradient).any():
+        # Exactly stationary: no direction is steepest, so a random one breaks the tie.
+        gradient = torch.from_numpy(np.random.default_rng(seed).standard_normal(len(weights))).to(weights)
+    delta = previous = torch.zeros_like(weights)
+    best, best_loss, best_gradient = delta, center, gradient
+    size = 2.0 * rho
+    checkpoints = _checkpoints(steps)
+    gained, stretch_start, halved, best_at_check = 0, 0, False, center
+    last = center
+    for step in range(steps):
+        candidate = project(delta + size * steepest(gradient, c, norm), c, rho, norm)
+        if step > 0:
+            candidate = delta + _MOMENTUM * (candidate - delta) + (1 - _MOMENTUM) * (delta - previous)
+            candidate = project(candidate, c, rho, norm)
+        previous, delta = delta, candidate
+        loss, gradient = objective.loss_and_gradient(weights + delta)
+        value = float(loss)
+        gained += value > last
+        last = value
+        if value > best_loss:
+            best, best_loss, best_gradient = delta, value, gradient
+        if math.isinf(value) or math.isnan(value):
+            # The rise has no bound in this ball: said as it is, not repaired.
+            return float("inf") if math.isinf(value) else float("nan")
+        if step + 1 in checkpoints:
+            slow = gained < _PROGRESS * (step + 1 - stretch_start)
+            stalled = not halved and best_loss <= best_at_check
+            halved = slow or stalled
+            if halved:
+                size /= 2
+                delta = previous = best
+                last, gradient = best_loss, best_gradient
+            best_at_check, gained, stretch_start = best_loss, 0, step + 1
+    return best_loss - center
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """Steps after which progress is judged, ever closer: fractions 0, .22, .41, .57, ... of the run."""
+    fractions = [0.0, 0.22]
+    while fractions[-1] < 1.0:
+        fractions.append(fractions[-1] + max(fractions[-1] - fractions[-2] - 0.03, 0.06))
+    return {math.ceil(fraction * steps) for fraction in fractions[1:]}
