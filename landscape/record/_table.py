@@ -14,8 +14,10 @@ from landscape.record._structure import EVENT
 
 _COMMON = tuple(variable.name for variable in COMMON if variable.name != EVENT)
 # Along these a variable is a vector of its own, not a handful of settings of one measure.
-_VECTORS = frozenset({"eigenvalue", "probe", "node", "t", "parameter", "buffer"})
+_VECTORS = frozenset({"eigenvalue", "eigenvalue_bottom", "probe", "node", "t", "parameter", "buffer"})
 _MOST_LABELS = 16
+# What depends on which weights were measured; the rest of the common columns says when.
+_LOSSES = frozenset({"train_loss", "train_error", "held_out_loss", "held_out_error"})
 
 
 def column_variables(schema: GroupSchema) -> list[str]:
@@ -27,9 +29,11 @@ def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
     """Join the groups of a run on the step.
 
     The common columns stand once: each takes its value from the first group that has one, `wall_seconds` is the
-    sum, `status` is "failed" where any group failed, and `reason` joins the reasons. A variable along one labelled
-    dimension gives a column for each label (`bits[tolerance=0.01]`), one along two dimensions of strings a column
-    for each pair (`barrier_train_loss[linear,interpolated]`); longer vectors are left out. A name that several
+    sum, `status` is "failed" where any group failed, and `reason` joins the reasons. Losses and errors of groups
+    that measured other weights than the training's, as their attribute `weights` says, stand under its name
+    (`swa_train_loss`). A variable along one labelled dimension gives a column for each label
+    (`bits[tolerance=0.01]`), one along two dimensions of strings a column for each pair
+    (`barrier_train_loss[linear,interpolated]`); longer vectors are left out. A name that several
     groups have is written `group/name`. A measure not taken at a step is NaN, an integer -1, a text empty.
 
     Args:
@@ -41,11 +45,12 @@ def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
     every_step = [contents.rows[EVENT] for contents in groups.values()]
     steps = np.unique(np.concatenate(every_step)) if every_step else np.zeros(0, dtype=np.int64)
     columns: dict[str, np.ndarray] = {EVENT: steps, **_common(groups, steps)}
+    others = _losses_of_other_weights(groups, steps)
     measures = [(group, *column) for group, contents in groups.items() for column in _columns(contents, steps)]
     count = Counter(name for _, name, _ in measures)
     for group, name, values in measures:
         columns[name if count[name] == 1 else f"{group}/{name}"] = values
-    return pd.DataFrame(columns)
+    return pd.DataFrame(others | columns)[[*columns, *(name for name in others if name not in columns)]]
 
 
 def _columns(contents: GroupContents, steps: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -86,7 +91,8 @@ def _spread(values: np.ndarray, at: np.ndarray, steps: np.ndarray) -> np.ndarray
 def _common(groups: Mapping[str, GroupContents], steps: np.ndarray) -> dict[str, np.ndarray]:
     columns = {}
     for name in _COMMON if groups else ():
-        parts = [_spread(as_text(name, item.rows[name]), item.rows[EVENT], steps) for item in groups.values()]
+        taken = [item for item in groups.values() if name not in _LOSSES or not _other_weights(item)]
+        parts = [_spread(as_text(name, item.rows[name]), item.rows[EVENT], steps) for item in taken]
         if name == "status":
             failed = np.any([part == "failed" for part in parts], axis=0)
             columns[name] = np.where(failed, "failed", "ok").astype(object)
@@ -96,8 +102,24 @@ def _common(groups: Mapping[str, GroupContents], steps: np.ndarray) -> dict[str,
         elif name == "wall_seconds":
             columns[name] = np.where(np.all(np.isnan(parts), axis=0), np.nan, np.nansum(parts, axis=0))
         else:
-            columns[name] = _first(parts)
+            columns[name] = _first(parts) if parts else np.full(len(steps), np.nan)
     return columns
+
+
+def _other_weights(contents: GroupContents) -> str:
+    """Return the name of the weights that a group measured, empty for those of the training itself."""
+    measured = str(contents.schema.attributes.get("weights", "iterate"))
+    return "" if measured == "iterate" else measured
+
+
+def _losses_of_other_weights(groups: Mapping[str, GroupContents], steps: np.ndarray) -> dict[str, np.ndarray]:
+    found: dict[str, list[np.ndarray]] = {}
+    for contents in groups.values():
+        if prefix := _other_weights(contents):
+            for name in sorted(_LOSSES):
+                spread = _spread(contents.rows[name], contents.rows[EVENT], steps)
+                found.setdefault(f"{prefix}_{name}", []).append(spread)
+    return {name: _first(parts) for name, parts in found.items()}
 
 
 def _first(parts: list[np.ndarray]) -> np.ndarray:

@@ -130,6 +130,19 @@ def test_first_rows_a_new_shared_chunk_and_splits_of_the_index(path, tmp_path, m
     assert checked > 100
 
 
+def test_a_step_left_by_a_kill_never_labels_the_next_row(path, tmp_path, monkeypatch):
+    append(path, 0)
+    before = path.read_bytes()
+    killed, again = tmp_path / "killed.h5", tmp_path / "again.h5"
+    # The last writes of a row are those of its step; one of these kills leaves the step and not the length.
+    for state in list(states(before, watched_append(path, 9, monkeypatch)))[-5:]:
+        killed.write_bytes(state)
+        for later in states(state, watched_append(killed, 50, monkeypatch)):
+            again.write_bytes(later)
+            data = open_run(again).dataset("wide")
+            np.testing.assert_array_equal(data["x"], data["step"] / 3)
+
+
 @pytest.mark.slow
 def test_every_row(path, tmp_path, monkeypatch):
     kill_everywhere(path, tmp_path, monkeypatch, 70, lambda _: True)
