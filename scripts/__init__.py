@@ -1,0 +1,1 @@
+"""Studies: runnable files, one phenomenon each. Imported as `landscape.studies`."""

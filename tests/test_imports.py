@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import landscape.callbacks
+import landscape.curvature
+import landscape.sharpness
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after the statement."""
+    code = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["landscape", "landscape.analysis", "landscape.cli", "landscape.record"])
+def test_light_imports_load_neither_torch_nor_lightning(module):
+    assert not loaded_by(f"import {module}") & {"torch", "lightning", "pytorch_lightning", "torchmetrics"}
+
+
+def test_listing_names_is_light_and_complete():
+    loaded = loaded_by("import landscape, landscape.curvature, landscape.sharpness\nassert dir(landscape)")
+    assert "torch" not in loaded
+
+
+def test_every_public_name_is_there():
+    assert landscape.callbacks.__name__ == "landscape.callbacks"
+    for package in (landscape, landscape.curvature, landscape.sharpness):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
