@@ -24,9 +24,7 @@ _ATOMS: tuple[Any, ...] = (
     bool,
     type(None),
     type,
-    types.FunctionType,
     types.BuiltinFunctionType,
-    types.MethodType,
     types.ModuleType,
     torch.dtype,
     torch.device,
@@ -50,9 +48,10 @@ _LARGEST_COPY = 1_000_000
 class Snapshot:
     """The state reachable from some roots through attributes and plain containers.
 
-    Walks attributes of objects, dicts, lists, sets and deques. Tensors and arrays up to a million elements are copied
-    and written back in place, so that their identity is kept; random generators are rewound; containers get their
-    former items back. What runs on its own is not followed: the Trainer, worker processes, queues, log handlers.
+    Walks attributes of objects, dicts, lists, sets, deques, and what functions close over. Tensors and arrays up to a
+    million elements are copied and written back in place, so that their identity is kept; random generators are
+    rewound; containers get their former items back. What runs on its own is not followed: the Trainer, worker
+    processes, queues, log handlers.
     State that Python does not show (iterators, generators, C extensions) stays as the measurement leaves it.
 
     Args:
@@ -103,6 +102,12 @@ class Snapshot:
         elif isinstance(value, random.Random):
             twister = value.getstate()
             self._undo.append(lambda: value.setstate(twister))
+        elif isinstance(value, types.FunctionType):
+            return _closed_over(value)
+        elif isinstance(value, types.MethodType):
+            return (value.__self__, value.__func__)
+        elif isinstance(value, functools.partial):
+            return (value.func, value.args, value.keywords)
         else:
             held = isinstance(value, (dict, list, set, deque, tuple))
             return [*(self._container(value) if held else ()), *self._attributes(value), *self._slots(value)]
@@ -194,6 +199,20 @@ class TensorState:
             return False
         described = (now.dtype, now.device, now.shape, now.stride())
         return described != (then.dtype, then.device, then.shape, then.stride()) or now.data_ptr() != then.data_ptr()
+
+
+def _closed_over(function: types.FunctionType) -> list[Any]:
+    """What a function carries along: the variables of its closure that are bound already, and its defaults."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _bound(cell)]
+    return [*cells, function.__defaults__, function.__kwdefaults__]
+
+
+def _bound(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty cell raises
+    except ValueError:
+        return False
+    return True
 
 
 def _runs_on_its_own(value: Any) -> bool:

@@ -1,0 +1,26 @@
+"""Lightning callbacks that record the geometry of a training into one HDF5 file, and leave no trace in it."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, _lazy_names = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "_base": ["LandscapeCallback"],
+        "_compressibility": ["Compressibility"],
+        "_defaults": ["default_callbacks"],
+        "_hessian_spectrum": ["HessianSpectrum"],
+        "_mode_connectivity": ["ModeConnectivity"],
+        "_sharpness": ["Sharpness"],
+        "_swa_trajectory": ["SWATrajectory"],
+    },
+)
+
+__all__ = [
+    "Compressibility",
+    "HessianSpectrum",
+    "LandscapeCallback",
+    "ModeConnectivity",
+    "SWATrajectory",
+    "Sharpness",
+    "default_callbacks",
+]

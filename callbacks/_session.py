@@ -1,0 +1,208 @@
+"""What the callbacks of one Trainer share: the run file, the measurement batches, and the objectives over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from landscape._errors import FileError
+from landscape._layout import ParameterLayout
+from landscape.callbacks import _data
+from landscape.callbacks._provenance import provenance
+from landscape.isolation import isolated
+from landscape.objective import Evaluation, Objective
+from landscape.record import GroupSchema, Recorder
+
+_UNKNOWN = Evaluation(math.nan, math.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Which data and mode a callback measures with; callbacks that agree share one objective."""
+
+    examples: int | None
+    batch_size: int | None
+    mode: str
+    noise_seed: int | None
+    seed: int
+
+
+class Session:
+    """One run file and what is measured for it; opened when training starts, lives as long as its Trainer."""
+
+    def __init__(self, path: Path, run_id: str | None = None):
+        self.path = path.resolve()
+        self.run_id = run_id or uuid.uuid4().hex
+        self.recorder: Recorder | None = None
+        self._last_step = -1
+        self.groups: dict[str, int] = {}
+        self._without_held_out = "there are no validation data"
+        self._batches: dict[Any, tuple[list[Any], list[Any] | None]] = {}
+        self._objectives: dict[Any, tuple[Objective, Objective | None]] = {}
+        self._evaluations: dict[Any, tuple[list[float], Evaluation, Evaluation]] = {}
+
+    # ------------------------------------------------------------------ the file
+
+    def open(self, trainer: Any, module: Any, resumed: bool) -> None:
+        """Open the run file on rank 0: the one of this run when resuming, a new one otherwise.
+
+        A file of another run at the same path is kept under a numbered name.
+
+        Raises:
+            FileError: The path cannot be written, or the file is not that of the resumed run.
+        """
+        if not trainer.is_global_zero:
+            return
+        # A Trainer that fits again goes on where it was, unless it went back to an earlier checkpoint.
+        if self.recorder is not None and trainer.global_step >= self._last_step:
+            return
+        path = self.path
+        if resumed and path.exists():
+            self.recorder = Recorder.resume(path, self.run_id, trainer.global_step)
+            self._last_step = trainer.global_step
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _keep_former(path)
+        except OSError as error:
+            raise FileError(
+                f"cannot write the run file {path}: {error.strerror or error}; choose another path="
+            ) from None
+        trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.recorder = Recorder.create(path, provenance(trainer, module), ParameterLayout.of(trainable), self.run_id)
+
+    def claim(self, name: str, owner: object) -> str:
+        """Give a callback a group of its own: `name`, or `name_2` where another callback has it."""
+        candidate, number = name, 1
+        while self.groups.get(candidate, id(owner)) != id(owner):
+            number += 1
+            candidate = f"{name}_{number}"
+        self.groups[candidate] = id(owner)
+        return candidate
+
+    def declare(self, schema: GroupSchema) -> None:
+        """Add a group to the file (rank 0)."""
+        if self.recorder is not None:
+            self.recorder.declare(schema)
+
+    def append(self, group: str, row: dict[str, Any]) -> None:
+        """Write a row (rank 0)."""
+        self._last_step = max(self._last_step, row["step"])
+        if self.recorder is not None:
+            self.recorder.append(group, row)
+
+    def close(self) -> None:
+        """Let go of the module, and write what still waits because somebody held the file; may be called many times."""
+        self._objectives.clear()
+        self._evaluations.clear()
+        if self.recorder is not None:
+            self.recorder.close()
+
+    # ------------------------------------------------------------------ what is measured
+
+    def objectives(
+        self, trainer: Any, module: Any, measured: Measured, batches: Any = None
+    ) -> tuple[Objective, Objective | None]:
+        """Return the objectives over training and held-out examples, drawn at the first call and held for the run.
+
+        The second is None where there are no validation data, or none that the training step takes.
+        """
+        key = (measured, id(batches))
+        if key not in self._objectives:
+            validation = _data.first_loader(_data.validation_loaders(trainer, module))
+            loaders = [trainer.train_dataloader, validation]
+            with isolated(module, _data.stateful_parts(loaders)):
+                if key not in self._batches:
+                    train = batches if batches is not None else self._draw(trainer, loaders[0], measured)
+                    self._batches[key] = (train, self._draw_held_out(trainer, validation, measured))
+                train, held = self._batches[key]
+                objective = Objective.from_lightning(module, train, mode=measured.mode, noise_seed=measured.noise_seed)
+                self._objectives[key] = (objective, self._held_out(objective, held))
+        return self._objectives[key]
+
+    def _draw_held_out(self, trainer: Any, validation: Any, measured: Measured) -> list[Any] | None:
+        # Without validation data that can be drawn and that training_step takes, there is no held-out loss in the
+        # training's own terms: the columns stay NaN, and the file says why.
+        if validation is None:
+            return None
+        try:
+            return self._draw(trainer, validation, measured)
+        except Exception as error:
+            self._without_held_out = f"validation data cannot be measured: {error}"
+            return None
+
+    def _held_out(self, objective: Objective, held: list[Any] | None) -> Objective | None:
+        if held is None:
+            return None
+        try:
+            return objective.restrict(held)
+        except Exception as error:
+            self._without_held_out = f"validation data cannot be measured: {error}"
+            return None
+
+    def describe(self, trainer: Any, module: Any, measured: Measured, batches: Any = None) -> dict[str, Any]:
+        """Return the provenance of what is measured: model, loss, data, and whether there are held-out examples."""
+        objective, held_out = self.objectives(trainer, module, measured, batches)
+        described = {"measured": objective.describe()}
+        if held_out is not None:
+            return described | {"held_out": held_out.describe()}
+        return described | {"held_out": self._without_held_out}
+
+    def evaluations(
+        self, trainer: Any, module: Any, measured: Measured, batches: Any = None
+    ) -> tuple[Evaluation, Evaluation]:
+        """Return loss and error on training and held-out examples at the present weights, evaluated once for all."""
+        key = (measured, id(batches))
+        # Not the step: Lightning's own weight averaging exchanges the weights within one.
+        sums = _sums(module)
+        before, train, held = self._evaluations.get(key, ([], _UNKNOWN, _UNKNOWN))
+        if sums != before:
+            train, held = evaluate(*self.objectives(trainer, module, measured, batches))
+            self._evaluations[key] = (sums, train, held)
+        return train, held
+
+    @staticmethod
+    def _draw(trainer: Any, loaders: Any, measured: Measured) -> list[Any]:
+        drawn = _data.draw(loaders, measured.examples, measured.batch_size, measured.seed)
+        # As the training loop prepares a batch: precision plugin, the module's transfer hooks, device.
+        converted = [trainer.precision_plugin.convert_input(batch) for batch in drawn]
+        return [trainer.strategy.batch_to_device(batch, dataloader_idx=0) for batch in converted]
+
+
+def evaluate(objective: Objective, held_out: Objective | None) -> tuple[Evaluation, Evaluation]:
+    """Return loss and error on training and held-out examples; NaN where nothing is held out."""
+    return objective.evaluate(), held_out.evaluate() if held_out is not None else _UNKNOWN
+
+
+def _sums(module: torch.nn.Module) -> list[float]:
+    """Tell states of a module apart at the cost of reading it once."""
+    tensors = [t.detach() for t in (*module.parameters(), *module.buffers())]
+    return [float((torch.view_as_real(t) if t.is_complex() else t).sum(dtype=torch.float64)) for t in tensors]
+
+
+_SESSIONS: weakref.WeakKeyDictionary[Any, dict[Path, Session]] = weakref.WeakKeyDictionary()
+
+
+def session_of(trainer: Any, path: Path, run_id: str | None = None) -> Session:
+    """Return the session that the callbacks of a trainer with this path share; `run_id` is that of a resumed run."""
+    sessions = _SESSIONS.setdefault(trainer, {})
+    session = sessions.get(path.resolve())
+    if session is None or (run_id is not None and session.run_id != run_id):
+        session = sessions[path.resolve()] = Session(path, run_id)
+    return session
+
+
+def _keep_former(path: Path) -> None:
+    """Rename a file that stands where a new run is to be written, so that no measurement is ever overwritten."""
+    if not path.exists():
+        return
+    number = 1
+    while (former := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(former)

@@ -1,0 +1,91 @@
+"""What HessianSpectrum records is what landscape.curvature gives on the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from landscape_test_trainings import Plain, fit, objective_of, run_of
+
+from landscape.callbacks import HessianSpectrum
+from landscape.curvature import hessian, pyhessian_spectrum, spectrum, trace
+
+
+def test_values_equal_the_direct_call(tmp_path):
+    settings = {"k": 3, "k_bottom": 2, "tol": 1e-3, "probes": 3, "steps": 10, "max_matvecs": 30}
+    callback = HessianSpectrum(**settings, trace_max_matvecs=20, trace_tol=0.05, z=(0.01, 1.0), examples=40, seed=0)
+    trainer = fit(tmp_path, callback)
+    row = run_of(trainer).dataset("hessian_spectrum").isel(step=-1)
+    operator = hessian(objective_of(trainer.lightning_module, 40))
+    direct = spectrum(operator, **settings, seed=0)
+    estimate = trace(operator, tol=0.05, seed=0, max_matvecs=20)
+    for end, pairs in (("top", direct.top), ("bottom", direct.bottom)):
+        np.testing.assert_array_equal(row[f"eigenvalues_{end}"], pairs.values)
+        np.testing.assert_array_equal(row[f"residuals_{end}"], pairs.residuals)
+        np.testing.assert_array_equal(row[f"converged_{end}"], pairs.converged_each)
+    assert (float(row["lambda_max"]), float(row["lambda_min"])) == (direct.top.values[0], direct.bottom.values[0])
+    assert (float(row["trace"]), float(row["trace_stderr"])) == (estimate.value, estimate.stderr)
+    found = [direct.density.n_eff(z) for z in (0.01, 1.0)]
+    np.testing.assert_array_equal(row["n_eff"], [one.value for one in found])
+    np.testing.assert_array_equal(row["n_eff_stderr"], [one.stderr for one in found])
+    used = direct.density.nodes.shape[1]
+    np.testing.assert_array_equal(row["density_nodes"][:, :used], direct.density.nodes)
+    np.testing.assert_array_equal(row["density_weights"][:, :used], direct.density.weights)
+    np.testing.assert_array_equal(row["density_weights"][:, used:], 0.0)
+    np.testing.assert_allclose(row["density_weights"].sum("node"), 1.0, rtol=1e-6)
+    assert int(row["n_matvecs"]) == operator.n_matvecs
+
+
+def test_named_dimensions(tmp_path):
+    trainer = fit(tmp_path, HessianSpectrum(k=3, k_bottom=1, probes=2, z=(0.1, 1.0)))
+    data = run_of(trainer).dataset("hessian_spectrum")
+    assert data["eigenvalues_top"].dims == ("step", "eigenvalue")
+    assert data["eigenvalues_bottom"].dims == ("step", "eigenvalue_bottom")
+    assert data["density_nodes"].dims == ("step", "probe", "node")
+    assert data["n_eff"].sel(z=0.1).dims == ("step",)
+    assert (data["n_eff"].sel(z=0.1) > data["n_eff"].sel(z=1.0)).all()
+    assert data.attrs["settings"]["k"] == 3
+
+
+def test_pyhessian_gives_its_own_numbers(tmp_path):
+    trainer = fit(tmp_path, HessianSpectrum(k=1, tol=0.01, engine="pyhessian"))
+    row = run_of(trainer).dataset("hessian_spectrum").isel(step=-1)
+    pairs, estimate = pyhessian_spectrum(objective_of(trainer.lightning_module), 1, 0.01, 0)
+    assert float(row["lambda_max"]) == pairs.values[0]
+    assert float(row["trace"]) == estimate.value
+    assert np.isnan(row["lambda_min"])
+    assert np.isnan(row["density_nodes"]).all()
+    exact = HessianSpectrum(k=1, max_matvecs=67)
+    precise = run_of(fit(tmp_path / "exact", exact)).dataset("hessian_spectrum")["lambda_max"].values[-1]
+    assert float(row["lambda_max"]) == pytest.approx(precise, rel=0.05)
+
+
+def test_pyhessian_does_not_measure_in_train_mode(tmp_path):
+    with pytest.warns(UserWarning, match="PyHessian measures in eval mode only"):
+        fit(tmp_path, HessianSpectrum(k=1, engine="pyhessian", mode="train"))
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="engine is 'arpack'; it must be 'lanczos' or 'pyhessian'"):
+        HessianSpectrum(engine="arpack")
+    with pytest.raises(ValueError, match="trace_max_matvecs is 4; it must be at least 8"):
+        HessianSpectrum(trace_max_matvecs=4)
+    with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+        HessianSpectrum(k=0)
+
+
+def test_a_float64_module_is_measured_in_float64(tmp_path):
+    class Double(Plain):
+        def __init__(self):
+            super().__init__()
+            self.double()
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch[0].double(), batch[1]), batch_idx)
+
+    data = run_of(fit(tmp_path, HessianSpectrum(k=2, max_matvecs=67, tol=1e-9), module=Double())).dataset(
+        "hessian_spectrum"
+    )
+    assert data.attrs["measured"]["dtype"] == "float64"
+    assert (data["residuals_top"].values < 1e-8).all()
+    assert torch.get_default_dtype() == torch.float32

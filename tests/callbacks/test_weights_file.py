@@ -1,0 +1,71 @@
+"""Weights of another training, from whatever file holds them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from landscape_test_trainings import Plain, fit, flat, run_of
+
+from landscape import FileError, MeasurementError
+from landscape._layout import ParameterLayout
+from landscape.callbacks import Sharpness, SWATrajectory
+from landscape.callbacks._weights_file import load_weights
+
+LAYOUT = ParameterLayout.of(list(Plain().named_parameters()))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("trained"), SWATrajectory())
+
+
+def test_a_run_file(trained):
+    assert load_weights(run_of(trained).path, LAYOUT).numpy().tolist() == flat(trained.lightning_module).tolist()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "model.pt"])
+def test_a_checkpoint(trained, tmp_path, name):
+    if name == "last.ckpt":
+        trained.save_checkpoint(tmp_path / name)
+    else:
+        torch.save(trained.lightning_module.state_dict(), tmp_path / name)
+    assert load_weights(str(tmp_path / name), LAYOUT).numpy().tolist() == flat(trained.lightning_module).tolist()
+
+
+def test_float64_weights(tmp_path):
+    torch.save(Plain().double().state_dict(), tmp_path / "model.pt")
+    assert load_weights(tmp_path / "model.pt", LAYOUT).dtype == torch.float64
+
+
+def test_a_run_without_weights(tmp_path):
+    trainer = fit(tmp_path, Sharpness(draws=2, steps=1))
+    with pytest.raises(FileError, match="weights"):
+        load_weights(run_of(trainer).path, LAYOUT)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"PK\x03\x04 broken"])
+def test_damaged(tmp_path, content):
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(FileError, match=r"model.pt cannot be read as a checkpoint"):
+        load_weights(tmp_path / "model.pt", LAYOUT)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileError, match="does not exist"):
+        load_weights(tmp_path / "model.pt", LAYOUT)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state_dict": torch.zeros(3)}])
+def test_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(FileError, match=r"holds no state dict"):
+        load_weights(tmp_path / "model.pt", LAYOUT)
+
+
+def test_another_architecture(tmp_path):
+    torch.save(Plain(width=3).state_dict(), tmp_path / "narrow.pt")
+    with pytest.raises(MeasurementError, match=r"'net.0.weight' with shape \(3, 4\), this training has \(8, 4\)"):
+        load_weights(tmp_path / "narrow.pt", LAYOUT)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
+    with pytest.raises(MeasurementError, match="holds no tensor 'net.0.weight'"):
+        load_weights(tmp_path / "linear.pt", LAYOUT)
