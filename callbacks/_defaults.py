@@ -34,7 +34,7 @@ def default_callbacks(
         >>> [type(callback).__name__ for callback in default_callbacks(examples=256)]
         ['HessianSpectrum', 'Sharpness', 'SWATrajectory', 'Compressibility', 'ModeConnectivity']
     """
-    cadence = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps}
+    cadence: dict[str, Any] = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps}
     chosen: list[LandscapeCallback] = [
         HessianSpectrum(**cadence, **common),
         Sharpness(**cadence, **common),
