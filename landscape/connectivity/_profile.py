@@ -5,20 +5,40 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from landscape._layout import ParameterLayout
 from landscape._results import Result
 from landscape.averaging._batchnorm import recompute_batchnorm
 from landscape.objective import Objective
 
-if TYPE_CHECKING:
-    from landscape.connectivity._curves import Curve
-
 POLICIES = ("recompute", "keep")
 _DEFAULT_POINTS = 21
+
+
+class Path(Protocol):
+    """What a profile is taken of: weights and buffers at every t, and how they are to be measured."""
+
+    @property
+    def layout(self) -> ParameterLayout:
+        """Names and shapes behind the flat vectors."""
+
+    @property
+    def batchnorm(self) -> str:
+        """The policy by default: "recompute" or "keep"."""
+
+    @property
+    def objective(self) -> Objective | None:
+        """The loss it was made for, if any."""
+
+    def point(self, t: float) -> torch.Tensor:
+        """Return the weights at t, shape (P,)."""
+
+    def buffers(self, t: float) -> dict[str, torch.Tensor]:
+        """Return the buffers at t by name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +57,7 @@ class PathProfile(Result):
 
 
 def profile(
-    curve: Curve,
+    curve: Path,
     objective: Objective,
     t: Sequence[float] | np.ndarray | None = None,
     batchnorm: str | None = None,
