@@ -118,7 +118,7 @@ def _fit(callbacks: list[Any], seed: int, data_seed: int, epochs: int, **hyper_p
     from landscape.studies._digits import DigitsMLP, loaders
 
     # Notices about loggers, workers and devices: a study trains many small networks on purpose.
-    for name in ("pytorch_lightning", "lightning_fabric"):
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning)\.")
     torch.set_num_threads(1)
