@@ -40,21 +40,20 @@ def test_direct_evaluation(cases, norm, adaptive):
 
 @pytest.mark.parametrize(("norm", "deviation"), [("l2", 1.0), ("linf", 1 / np.sqrt(3))])
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_perturbations_drawn_have_the_stated_deviation(quadratic, norm, deviation, adaptive):
-    # What is really added to the weights is caught in the loss.
+def test_perturbations_drawn_have_the_stated_deviation(tmp_path, norm, deviation, adaptive):
+    # What is really added to the weights is caught in the loss, in files: a list would be restored with the rest.
     weights = torch.linspace(-2, 3, 20_000, dtype=torch.float64)
-    seen = []
 
     def loss(w, _):
-        seen.append((w - weights).detach().clone())
+        torch.save((w - weights).detach().clone(), tmp_path / f"{len(list(tmp_path.iterdir())):03d}.pt")
         return 0.0 * w.sum()
 
     holder = nn.Module()
     holder.w = nn.Parameter(weights.clone())
     holder.forward = lambda x: holder.w
     objective = Objective(holder, loss, [(torch.zeros(1), torch.zeros(1))])
-    seen.clear()
     average_case(objective, rho=0.3, adaptive=adaptive, norm=norm, draws=10, antithetic=False)
+    seen = [torch.load(path) for path in sorted(tmp_path.iterdir())]
     drawn = torch.stack([delta for delta in seen if delta.any()])
     assert len(drawn) == 10
     units = drawn / (0.3 * weights.abs() if adaptive else 0.3)
