@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two test processes share two cores; more threads in each would only fight.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-all notebooks lint format clean help
+.PHONY: demo test test-slow docs lint format clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,10 +25,9 @@ test: $(READY)  ## the fast tests (under 5 minutes on 2 cores)
 test-slow: $(READY)  ## the long tests: kills, whole trainings, calibration
 	$(THREADS) $(BIN)/python -m pytest -n 2 -m slow
 
-notebooks: $(READY)  ## execute the notebooks
+docs: $(READY)  ## execute the examples in docstrings, and the notebooks
+	$(THREADS) $(BIN)/python -m pytest --doctest-modules landscape callbacks
 	$(THREADS) $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
-
-test-all: test test-slow notebooks  ## everything that CI runs, but lint
 
 # Type checkers do not follow the mapping of callbacks/ in an editable install: they read a regular one.
 lint: $(READY)  ## style, docstrings, types
