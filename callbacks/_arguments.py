@@ -39,4 +39,4 @@ def one_of(allowed: Sequence[str], **values: Any) -> None:
             raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
 
 
-_OPTIONAL = ("every_n_epochs", "every_n_steps", "examples", "batch_size")
+_OPTIONAL = ("every_n_epochs", "every_n_steps", "examples", "batch_size", "budget")

@@ -88,6 +88,7 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         self._group = ""
         self._session: Session | None = None
         self._last_step = -1
+        self._logged: dict[str, float] = {}
         self._seen_step = 0
         self._learning_rate = math.nan
         self.former_run: dict[str, Any] = {}
@@ -122,6 +123,7 @@ class LandscapeCallback(CallbackBase, abc.ABC):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open or resume the run file and declare the group."""
         self._session = None
+        self._logged = {}
         self._seen_step = trainer.global_step
         self._failures.renew()
         if trainer.fast_dev_run:
@@ -188,12 +190,13 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         step, session = trainer.global_step, self._session
         if trainer.fast_dev_run or step == self._last_step:
             return
-        measured: dict[str, Any] = {}
         if session is not None and self._begun(trainer):
             self._last_step = step
             measured = self._record(session, trainer, module, batch_index, after=not may_log)
+            # A failed measurement is logged as NaN: a monitored metric that vanished would stop the training.
+            self._logged = self.logged(measured) if measured else {}
         if self._logging and may_log:
-            self._log(module, measured)
+            self._log(module)
 
     def _record(self, session: Session, trainer: Any, module: Any, batch_index: int, after: bool) -> dict[str, Any]:
         started = time.perf_counter()
@@ -248,10 +251,9 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         """The running mean that this callback keeps, with its buffers; None for those that keep none."""
         return None
 
-    def _log(self, module: Any, measured: Mapping[str, Any]) -> None:
-        # A failed measurement is logged as NaN: a monitored metric that vanished would stop the training.
-        values = self.logged(measured) if measured else dict.fromkeys(self.scalar_names(), float("nan"))
-        module.log_dict({f"landscape/{name}": float(value) for name, value in values.items()})
+    def _log(self, module: Any) -> None:
+        values = {name: float(self._logged.get(name, math.nan)) for name in self.scalar_names()}
+        module.log_dict({f"landscape/{name}": value for name, value in values.items()})
 
     # ------------------------------------------------------------------ resuming
 

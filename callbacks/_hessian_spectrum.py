@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from landscape._batches import n_examples
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import at_least, one_of, positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._budget import TimeBudget
+from landscape.callbacks._hessian_schema import hessian_schema
+from landscape.callbacks._session import Session
 from landscape.curvature import hessian, pyhessian_spectrum, spectrum, trace
 from landscape.objective import Objective
-from landscape.record import Coordinate, Variable
 
 _ENGINES = ("lanczos", "pyhessian")
 
@@ -34,6 +38,8 @@ class HessianSpectrum(LandscapeCallback):
         trace_tol: Relative standard error of the trace to reach.
         trace_max_matvecs: Most products spent on the trace.
         z: Scales of the effective dimensionality N_eff(z), in units of the eigenvalues.
+        budget: Seconds of measurement allowed for a second of training, such as 0.05: events are then left out, and
+            probes of the density, until the measured overhead keeps below it. What was chosen is recorded.
         engine: "lanczos", or "pyhessian" for PyHessian's own eigenvalues and trace (no density, no bottom end then).
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
@@ -57,6 +63,7 @@ class HessianSpectrum(LandscapeCallback):
         trace_max_matvecs: int = 60,
         z: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0),
         engine: str = "lanczos",
+        budget: float | None = None,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         **common: Any,
@@ -64,7 +71,7 @@ class HessianSpectrum(LandscapeCallback):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
         at_least(1, k=k, k_bottom=k_bottom, probes=probes, steps=steps, max_matvecs=max_matvecs)
         at_least(8, trace_max_matvecs=trace_max_matvecs)
-        positive(tol=tol, trace_tol=trace_tol)
+        positive(tol=tol, trace_tol=trace_tol, budget=budget)
         one_of(_ENGINES, engine=engine)
         self.k, self.k_bottom, self.tol = k, k_bottom, tol
         self.probes, self.steps = probes, steps
@@ -72,6 +79,10 @@ class HessianSpectrum(LandscapeCallback):
         self.trace_tol, self.trace_max_matvecs = trace_tol, trace_max_matvecs
         self.z = tuple(z)
         self.engine = engine
+        self.budget = budget
+        self._budget: TimeBudget | None = None
+        self._probes = probes
+        self._fixed_products: float = self.max_matvecs + trace_max_matvecs
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -86,6 +97,7 @@ class HessianSpectrum(LandscapeCallback):
             "trace_max_matvecs",
             "z",
             "engine",
+            "budget",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -95,34 +107,58 @@ class HessianSpectrum(LandscapeCallback):
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
-        nodes = max(self.max_matvecs, self.steps)
-        variables = [Variable("lambda_max", description="largest eigenvalue (not invariant to reparametrisation)")]
-        variables += [Variable("lambda_min", description="smallest, most negative eigenvalue")]
-        for end, dim in (("top", "eigenvalue"), ("bottom", "eigenvalue_bottom")):
-            variables += [
-                Variable(f"eigenvalues_{end}", (dim,), description=f"eigenvalues at the {end}, outermost first"),
-                Variable(f"residuals_{end}", (dim,), description="norm of Hv - lambda v for the unit eigenvector v"),
-                Variable(f"converged_{end}", (dim,), "i1", description="1 where the residual met the tolerance"),
-            ]
-        variables += [
-            Variable("density_nodes", ("probe", "node"), description="quadrature nodes of the spectral density"),
-            Variable("density_weights", ("probe", "node"), description="their weights; those of a probe sum to 1"),
-            Variable("trace", description="trace of the Hessian (not invariant to reparametrisation)"),
-            Variable("trace_stderr", description="standard error of the trace"),
-            Variable(
-                "n_eff", ("z",), description="effective dimensionality, the sum of l/(l+z) over eigenvalues l > 0"
-            ),
-            Variable("n_eff_stderr", ("z",), description="its standard error over probes"),
-            Variable("n_matvecs", (), "i8", description="Hessian-vector products spent"),
-        ]
-        coordinates = [
-            Coordinate("eigenvalue", np.arange(self.k), description="rank from the top"),
-            Coordinate("eigenvalue_bottom", np.arange(self.k_bottom), description="rank from the bottom"),
-            Coordinate("probe", np.arange(self.probes), description="probe of the quadrature"),
-            Coordinate("node", np.arange(nodes), description="node of a probe's quadrature; unused ones have weight 0"),
-            Coordinate("z", self.z, description="scale of the effective dimensionality, in units of eigenvalues"),
-        ]
-        return {"variables": variables, "coordinates": coordinates}
+        return hessian_schema(self.k, self.k_bottom, self.probes, self._nodes, self.z, self.budget is not None)
+
+    @property
+    def _nodes(self) -> int:
+        return max(self.max_matvecs, self.steps)
+
+    def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
+        """Start the clock of the time budget."""
+        self._budget = None if self.budget is None else TimeBudget(self.budget)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count what the training does in its time, then measure where the cadence says so."""
+        if self._budget is not None:
+            try:
+                examples = n_examples(batch)
+            except MeasurementError:
+                examples = 1  # uncounted: the first event is then expected to be dearer than it is
+            self._budget.saw(examples)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _begun(self, trainer: Any) -> bool:
+        """Whether there is something to measure, and time for it: as many probes as the budget affords."""
+        if not super()._begun(trainer):
+            return False
+        if self._budget is None:
+            return True
+        for probes in range(self.probes, 0, -1):
+            if self._budget.affords(self._work(probes), self._measured_examples(trainer)):
+                self._probes = probes
+                return True
+        return False
+
+    def _work(self, probes: int) -> float:
+        """Products expected with that many probes: those of the last event, or the most of the first."""
+        return self._fixed_products + (probes - 1) * self.steps
+
+    def _measured_examples(self, trainer: Any) -> int:
+        where = (trainer, trainer.lightning_module, self.measured, self.batches)
+        try:
+            return self._session.objectives(*where)[0].n_examples if self._session else 1
+        except Exception:
+            return 1  # the event itself will fail, and say why
+
+    def _record(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if self._budget is None:
+            return super()._record(*args, **kwargs)
+        started = time.perf_counter()
+        measured = super()._record(*args, **kwargs)
+        products = measured.get("n_matvecs", self._work(self._probes))
+        self._budget.charge(time.perf_counter() - started, products)
+        self._fixed_products = max(products - (self._probes - 1) * self.steps, 1)
+        return measured
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the spectrum at the present weights."""
@@ -136,15 +172,18 @@ class HessianSpectrum(LandscapeCallback):
             k_bottom=self.k_bottom,
             tol=self.tol,
             seed=self.seed,
-            probes=self.probes,
+            probes=self._probes,
             steps=self.steps,
             max_matvecs=self.max_matvecs,
         )
         estimate = trace(operator, tol=self.trace_tol, seed=self.seed, max_matvecs=self.trace_max_matvecs)
-        nodes = max(self.max_matvecs, self.steps)
-        padding = ((0, 0), (0, nodes - result.density.nodes.shape[1]))
+        missing = (self.probes - self._probes, self._nodes - result.density.nodes.shape[1])
+        padding = ((0, missing[0]), (0, missing[1]))
         n_eff = [result.density.n_eff(z) for z in self.z]
-        return {
+        chosen = {}
+        if self._budget is not None:
+            chosen = {"n_probes": self._probes, "overhead": self._budget.overhead}
+        return chosen | {
             "lambda_max": result.top.values[0],
             "lambda_min": result.bottom.values[0],
             "eigenvalues_top": result.top.values,

@@ -1,0 +1,58 @@
+"""What a row of the Hessian's spectrum holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from landscape.record import Coordinate, Variable
+
+
+def hessian_schema(
+    k: int, k_bottom: int, probes: int, nodes: int, z: Sequence[float], budgeted: bool
+) -> dict[str, list[Any]]:
+    """Return variables and coordinates of the group.
+
+    Args:
+        k: Eigenvalues at the top.
+        k_bottom: Eigenvalues at the bottom.
+        probes: Most probes of the density.
+        nodes: Most nodes of a probe.
+        z: Scales of the effective dimensionality.
+        budgeted: Whether a time budget chooses what is measured, which is recorded then.
+
+    Returns:
+        "variables" and "coordinates" of a GroupSchema.
+    """
+    variables = [Variable("lambda_max", description="largest eigenvalue (not invariant to reparametrisation)")]
+    variables += [Variable("lambda_min", description="smallest, most negative eigenvalue")]
+    for end, dim in (("top", "eigenvalue"), ("bottom", "eigenvalue_bottom")):
+        variables += [
+            Variable(f"eigenvalues_{end}", (dim,), description=f"eigenvalues at the {end}, outermost first"),
+            Variable(f"residuals_{end}", (dim,), description="norm of Hv - lambda v for the unit eigenvector v"),
+            Variable(f"converged_{end}", (dim,), "i1", description="1 where the residual met the tolerance"),
+        ]
+    variables += [
+        Variable("density_nodes", ("probe", "node"), description="quadrature nodes of the spectral density"),
+        Variable("density_weights", ("probe", "node"), description="their weights; those of a probe sum to 1"),
+        Variable("trace", description="trace of the Hessian (not invariant to reparametrisation)"),
+        Variable("trace_stderr", description="standard error of the trace"),
+        Variable("n_eff", ("z",), description="effective dimensionality, the sum of l/(l+z) over eigenvalues l > 0"),
+        Variable("n_eff_stderr", ("z",), description="its standard error over probes"),
+        Variable("n_matvecs", (), "i8", description="Hessian-vector products spent"),
+    ]
+    if budgeted:
+        variables += [
+            Variable("n_probes", (), "i8", description="probes of the density that the time budget allowed"),
+            Variable("overhead", description="seconds of measurement a second of training, before this row"),
+        ]
+    coordinates = [
+        Coordinate("eigenvalue", np.arange(k), description="rank from the top"),
+        Coordinate("eigenvalue_bottom", np.arange(k_bottom), description="rank from the bottom"),
+        Coordinate("probe", np.arange(probes), description="probe of the quadrature"),
+        Coordinate("node", np.arange(nodes), description="node of a probe's quadrature; unused ones have weight 0"),
+        Coordinate("z", z, description="scale of the effective dimensionality, in units of eigenvalues"),
+    ]
+    return {"variables": variables, "coordinates": coordinates}
