@@ -105,6 +105,11 @@ class Estimate(Result):
     def __str__(self) -> str:
         return f"{self.value:.6g} ± {self.stderr:.2g} (n={self.n}, seed={self.seed})"
 
+    def joined(self, error: float) -> Estimate:
+        """Return the estimate with another error that is independent of its own added to it, as squares."""
+        spread = None if self.spread is None else float(np.hypot(self.spread, error))
+        return dataclasses.replace(self, stderr=float(np.hypot(self.stderr, error)), spread=spread)
+
 
 def student_quantile(probability: float, dof: float) -> float:
     """Return the quantile of Student's t; of the normal distribution for infinite degrees of freedom."""

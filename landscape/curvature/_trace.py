@@ -15,7 +15,7 @@ from landscape.curvature._eigenpairs import Eigenpairs
 from landscape.curvature._hutchpp import Deflated
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
-from landscape.curvature._xtrace import Sketch, Small, exchangeable_variance
+from landscape.curvature._xtrace import Sketch, Small, exchangeable_factor
 
 # Up to this size the whole diagonal costs no more than the first rounds of an estimate.
 EXACT_SIZE = 24
@@ -66,7 +66,7 @@ def trace(
       the subspace for nothing.
 
     The last two need far fewer products where the spectrum decays. Standard errors are calibrated: value ± 1.96·stderr
-    covers tr H in about 95 % of seeds, also when stopped early (`form_error`, `exchangeable_variance`). What the XTrace
+    covers tr H in about 95 % of seeds, also when stopped early (`form_error`, `exchangeable_factor`). What the XTrace
     paper proposes, the spread over √n, is 1.2 to 1.5 times too small on decaying spectra. Up to P = 24 the whole
     diagonal is taken instead, where the budget allows.
 
@@ -178,7 +178,9 @@ def _xtrace(operator: SymmetricOperator, within: _Tolerance, seed: int, budget: 
     generator = np.random.default_rng(seed)
     sketch = Sketch.empty(operator)
     while True:
-        fresh = torch.from_numpy(generator.standard_normal((min(max(6, sketch.count // 2), most - sketch.count), size)).T)
+        fresh = torch.from_numpy(
+            generator.standard_normal((min(max(6, sketch.count // 2), most - sketch.count), size)).T
+        )
         sketch.grow(fresh * (np.sqrt(size) / torch.linalg.vector_norm(fresh, dim=0)))
         small = sketch.small()
         estimate = _exchangeable(small, seed)
@@ -197,7 +199,7 @@ def _exchangeable(small: Small, seed: int) -> Estimate:
     rest = small.size - count + 1
     second = float(squares.mean())
     spread, dof = form_error(forms, second, fourth_power(squares, rest), rest, signs=False, mean=small.outside().mean())
-    variance = exchangeable_variance(spread**2, jackknife, spread**2)
+    variance = spread**2 * exchangeable_factor(jackknife, spread**2)
     return Estimate.student(float(forms.mean()), float(np.hypot(np.sqrt(variance), small.rounding)), count, seed, dof)
 
 
@@ -205,7 +207,7 @@ def _hutchpp(
     operator: SymmetricOperator, within: _Tolerance, seed: int, budget: int, known: Sequence[Eigenpairs]
 ) -> tuple[Estimate, bool]:
     deflated = Deflated(operator, seed, known)
-    deflated.probe(4)
+    deflated.probe(6)
     gain, restarted = math.inf, False
     while True:
         estimate, square = deflated.estimate()

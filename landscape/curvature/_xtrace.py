@@ -77,18 +77,20 @@ class Small:
         rotation, upper = np.linalg.qr(self.upper[:, rest])
         core, gram = rotation.T @ self.core @ rotation, rotation.T @ self.gram @ rotation
         inside = rotation.T @ self.inside[:, rest]
-        return rotation, dataclasses.replace(self, core=core, gram=gram, upper=upper, inside=inside, forms=self.forms[rest])
+        return rotation, dataclasses.replace(
+            self, core=core, gram=gram, upper=upper, inside=inside, forms=self.forms[rest]
+        )
 
     def dual(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the directions s_i that only test vector i adds to the basis, and the lengths 1/‖R⁻ᵀe_i‖.
+        """Return the directions s_i that only test vector i adds to the basis, and how far s_iᵀR_i it does.
 
         The subspace without vector i is Q(I − s_i s_iᵀ)Qᵀ, where s_i is column i of R⁻ᵀ, normalised.
         """
         left, spread, right = np.linalg.svd(self.upper)
         # A rank below the number of tests leaves directions that carry nothing; they are floored, not made infinite.
         dual = left @ np.diag(1.0 / np.maximum(spread, max(self.eps * spread[0], 1e-140))) @ right
-        lengths = np.linalg.norm(dual, axis=0)
-        return dual / lengths, 1 / lengths
+        dual = dual / np.linalg.norm(dual, axis=0)
+        return dual, (dual * self.upper).sum(axis=0)
 
     def projected(self) -> np.ndarray:
         """Coefficients in Q of each test vector's part in the subspace that it is held out of, in columns."""
@@ -132,22 +134,22 @@ def extend(basis: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def exchangeable_variance(spread: np.ndarray | float, jackknife: float, total: float) -> np.ndarray | float:
-    """Correct the variance of a mean of exchangeable estimates that share all but one of their test vectors.
+def exchangeable_factor(jackknife: float, spread: float, most: float = 1.8) -> float:
+    """How much the spread of exchangeable estimates that share all but one of their test vectors is too small.
 
-    Split the error of the mean into interactions of s test vectors (Hoeffding). The spread of the single estimates over
-    √n, as the paper has it, counts each about 1/s times, for it takes the estimates for independent. The jackknife,
-    which leaves each vector out of everything, counts each s times (Efron & Stein 1981). The geometric mean of both is
-    right. Where the spectrum decays by orders of magnitude within the sketch, what the jackknife loses by a smaller
-    subspace dominates it; there the covariance of two estimates comes to no more than 1/n of the variance of one, so
-    that the factor is capped at 1.8.
+    Split the error of their mean into interactions of s test vectors (Hoeffding). The variance of the single estimates
+    over n, as the paper has it, counts each 1/s times, for it takes the estimates for independent. The jackknife, which
+    leaves each vector out of everything, counts each s times (Efron & Stein 1981). The geometric mean of both is right.
+    Where the spectrum decays by orders of magnitude within the sketch, what the jackknife loses by a smaller subspace
+    dominates it; on all spectra that we tried the variance is then no more than twice the spread, so that the factor
+    is capped.
 
     Args:
-        spread: Variance of the single estimates over n; an array where there are many quantities.
-        jackknife: Jackknife variance of the mean, summed over the quantities.
-        total: Sum of `spread`.
+        jackknife: Jackknife variance of the mean, summed over quantities.
+        spread: Variance of the single estimates over n, summed over the same.
+        most: The cap.
 
     Returns:
-        The variance of the mean.
+        The factor on the variance, between 1 and `most`.
     """
-    return spread * (float(np.clip(np.sqrt(jackknife / total), 1.0, 1.8)) if total > 0 else 1.0)
+    return float(np.clip(np.sqrt(jackknife / spread), 1.0, most)) if spread > 0 else 1.0
