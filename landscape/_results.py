@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 
 class Result:
@@ -26,12 +27,16 @@ class Estimate(Result):
         stderr: Its standard error; 0 for a number computed without sampling, NaN where one sample leaves it unknown.
         n: Number of independent samples behind it (1 for a number computed without sampling).
         seed: Seed of the random generator, or None where nothing was drawn.
+        dof: Degrees of freedom behind the standard error; infinite where the error itself is certain.
+        spread: The standard error before it was widened for few degrees of freedom (`Estimate.student`), else None.
     """
 
     value: float
     stderr: float
     n: int
     seed: int | None
+    dof: float = dataclasses.field(default=float("inf"), kw_only=True)
+    spread: float | None = dataclasses.field(default=None, kw_only=True)
 
     @classmethod
     def exact(cls, value: float) -> Estimate:
@@ -44,13 +49,71 @@ class Estimate(Result):
         samples = np.asarray(samples, dtype=np.float64)
         n = len(samples)
         stderr = float(samples.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-        return cls(float(samples.mean()), stderr, n, seed)
+        return cls(float(samples.mean()), stderr, n, seed, dof=float(n - 1) if n > 1 else float("inf"))
+
+    @classmethod
+    def student(cls, value: float, spread: float, n: int, seed: int | None, dof: float) -> Estimate:
+        """Wrap an estimate whose standard error rests on few degrees of freedom.
+
+        The standard error is widened, stderr = spread · t(0.975, dof) / 1.96, so that value ± 1.96·stderr is the 95 %
+        interval, as it is where the error is known well.
+
+        Args:
+            value: The estimate.
+            spread: Its standard error as found.
+            n: Number of independent samples behind it.
+            seed: Their seed.
+            dof: Degrees of freedom behind `spread`.
+
+        Returns:
+            The estimate.
+        """
+        stderr = float(spread * student_quantile(0.975, dof) / ndtri(0.975))
+        return cls(float(value), stderr, n, seed, dof=float(dof), spread=float(spread))
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the interval that covers the exact value with the given confidence, by Student's t.
+
+        Args:
+            confidence: Between 0 and 1.
+
+        Returns:
+            Its lower and upper end; both NaN where one sample leaves the error unknown.
+
+        Raises:
+            ValueError: The confidence is not between 0 and 1.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1, for example 0.95")
+        spread = self.stderr if self.spread is None else self.spread
+        half = student_quantile((1 + confidence) / 2, self.dof) * spread
+        return self.value - half, self.value + half
+
+    def scaled(self, factor: float, offset: float = 0.0) -> Estimate:
+        """Return offset + factor · self, with its error."""
+        size = abs(factor)
+        return dataclasses.replace(
+            self,
+            value=offset + factor * self.value,
+            stderr=size * self.stderr,
+            spread=None if self.spread is None else size * self.spread,
+        )
 
     def __float__(self) -> float:
         return self.value
 
     def __str__(self) -> str:
         return f"{self.value:.6g} ± {self.stderr:.2g} (n={self.n}, seed={self.seed})"
+
+    def joined(self, error: float) -> Estimate:
+        """Return the estimate with another error that is independent of its own added to it, as squares."""
+        spread = None if self.spread is None else float(np.hypot(self.spread, error))
+        return dataclasses.replace(self, stderr=float(np.hypot(self.stderr, error)), spread=spread)
+
+
+def student_quantile(probability: float, dof: float) -> float:
+    """Return the quantile of Student's t; of the normal distribution for infinite degrees of freedom."""
+    return float(ndtri(probability) if np.isinf(dof) else stdtrit(dof, probability))
 
 
 def _plain(value: Any) -> Any:

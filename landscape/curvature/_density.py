@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from landscape._results import Estimate, Result
+from landscape.curvature._calibration import form_error
 from landscape.curvature._lanczos import Krylov, rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._resolution import node_widths, quadrature_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,12 @@ class SpectralDensity(Result):
     n_matvecs: int
 
     def expectation(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """Estimate (1/P) tr f(H) = ∫ f dμ with its standard error over probes.
+        """Estimate (1/P) tr f(H) = ∫ f dμ with its standard error.
+
+        Value ± 1.96·stderr is the 95 % interval from two probes on: the spread over probes is pooled with the variance
+        that a quadratic form is known to have, which the same quadrature gives (2 ∫ f² dμ / P, less the part of a
+        constant), and widened by Student's t where few eigenvalues carry the sum. The error of a quadrature with too
+        few steps for f is in it, too, from how much the last steps changed it (`quadrature_error`).
 
         Args:
             function: Vectorised f of the eigenvalue.
@@ -39,8 +46,20 @@ class SpectralDensity(Result):
         Returns:
             Mean over probes; NaN standard error with a single probe.
         """
-        values = np.where(self.weights > 0, function(self.nodes), 0.0)
-        return Estimate.from_samples((self.weights * values).sum(axis=1), self.seed)
+        at_nodes = np.where(self.weights > 0, function(self.nodes), 0.0)
+        scale = float(np.abs(at_nodes).max()) or 1.0  # fourth powers of small eigenvalues would underflow
+        first, second, fourth = (
+            self.size * (self.weights * (at_nodes / scale) ** order).sum(axis=1) for order in (1, 2, 4)
+        )
+        if len(first) == 1:
+            return Estimate.from_samples(first * (scale / self.size), self.seed)
+        if self.size == 1:
+            return Estimate.student(float(first.mean()) * scale, 0.0, len(first), self.seed, float("inf"))
+        spread, dof = form_error(first, float(second.mean()), float(fourth.mean()), self.size, signs=True)
+        estimate = Estimate.student(float(first.mean()), spread, len(first), self.seed, dof)
+        return estimate.scaled(scale / self.size).joined(
+            quadrature_error(self.nodes, self.weights, self.size, function)
+        )
 
     def moment(self, order: int) -> Estimate:
         """Estimate the spectral moment tr(H^order)/P."""
@@ -69,14 +88,32 @@ class SpectralDensity(Result):
         if not z > 0:
             raise ValueError(f"z is {z}; the effective dimensionality needs a positive scale")
         share = self.expectation(lambda nodes: np.maximum(nodes, 0.0) / (np.maximum(nodes, 0.0) + z))
-        return dataclasses.replace(share, value=self.size * share.value, stderr=self.size * share.stderr)
+        return share.scaled(self.size)
+
+    def n_eff_complement(self, z: float, n_examples: int) -> Estimate:
+        """Estimate min(n, P) − N_eff(z), the directions among those that n examples can determine that they do not.
+
+        Args:
+            z: The scale in units of the eigenvalues, z > 0.
+            n_examples: Number of examples n.
+
+        Returns:
+            The estimate, with the standard error of N_eff.
+
+        Source: Maddox, Benton & Wilson 2020, arXiv:2003.02139.
+        """
+        return self.n_eff(z).scaled(-1.0, min(n_examples, self.size))
 
     def density(self, grid: Sequence[float] | np.ndarray, sigma: float | None = None) -> np.ndarray:
-        """Smooth the density with a Gaussian for plotting.
+        """Smooth the density for plotting.
+
+        By default each node is spread, by the kernel (1 − t²)⁵ of finite reach, over the resolution near it: an
+        eigenvalue that the quadrature has found stays sharp, a node of the bulk reaches to its neighbours, and nothing
+        is drawn where there is nothing (`widths`). With `sigma` it is a Gaussian of that width everywhere.
 
         Args:
             grid: Eigenvalues to evaluate at, shape (m,).
-            sigma: Width of the Gaussian; by default the mean spacing of the nodes of a probe.
+            sigma: Width of a Gaussian; by default the width follows the resolution.
 
         Returns:
             Density at the grid, shape (m,), with integral 1 over the real line.
@@ -90,13 +127,22 @@ class SpectralDensity(Result):
             return np.full(curves.shape[1], np.nan)
         return curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
 
+    def widths(self) -> np.ndarray:
+        """Return the half-width that each node is drawn with, shape (probes, steps): the resolution near it.
+
+        At least 3·10⁻³ of the largest magnitude, as a line in a plot.
+        """
+        found = np.stack([node_widths(n, w) for n, w in zip(self.nodes, self.weights, strict=True)])
+        least = 3e-3 * float(np.abs(self.nodes[self.weights > 0]).max())
+        return np.maximum(found, least or 1e-12)
+
     def _curves(self, grid: Sequence[float] | np.ndarray, sigma: float | None) -> np.ndarray:
-        grid = np.asarray(grid, dtype=np.float64)
-        used = self.nodes[self.weights > 0]
-        if sigma is None:
-            sigma = max(float(np.ptp(used)) / max(self.nodes.shape[1] - 1, 1), 1e-12)
-        offsets = (grid[None, :, None] - self.nodes[:, None, :]) / sigma
-        kernel = np.exp(-0.5 * offsets**2) / (sigma * np.sqrt(2 * np.pi))
+        offsets = np.asarray(grid, dtype=np.float64)[None, :, None] - self.nodes[:, None, :]
+        if sigma is not None:
+            kernel = np.exp(-0.5 * (offsets / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+        else:
+            widths = self.widths()[:, None, :]
+            kernel = 693 / 512 * np.maximum(1 - (offsets / widths) ** 2, 0.0) ** 5 / widths
         return (self.weights[:, None, :] * kernel).sum(axis=2)
 
 

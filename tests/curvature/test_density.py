@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 
+from landscape._errors import MeasurementError
 from landscape.curvature import spectral_density
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import DenseOperator
@@ -91,6 +93,67 @@ def test_smoothed_density_integrates_to_one(networks):
     assert (density.density_stderr(grid) >= 0).all()
     one = spectral_density(networks["tanh"].operator, probes=1, steps=20)
     assert np.isnan(one.density_stderr(grid[:3])).all()
+
+
+@pytest.mark.parametrize(("steps", "most"), [(10, 0.02), (30, 0.01)])
+def test_wasserstein_distance_to_the_exact_spectrum(networks, steps, most):
+    for network in networks.values():
+        exact = network.eigenvalues
+        reach = exact[-1] - exact[0]
+        density = spectral_density(DenseOperator(network.matrix), probes=10, steps=steps)
+        weights = density.weights / 10
+        distance = wasserstein_distance(density.nodes.ravel(), exact, weights.ravel())
+        # The probes' share of an eigenvalue scatters like its square root; the quadrature adds O(range / steps).
+        assert distance <= most * reach
+        shifted = wasserstein_distance(density.nodes.ravel() + 0.05 * reach, exact, weights.ravel())
+        assert shifted > 3 * distance
+
+
+def test_nothing_is_drawn_where_there_is_nothing(with_eigenvalues):
+    values = np.concatenate([np.linspace(0, 1, 150), [10.0, 20.0]])
+    density = spectral_density(with_eigenvalues(values), probes=4, steps=25)
+    grid = np.linspace(-5, 25, 3001)
+    drawn = density.density(grid)
+    empty = np.abs(grid[:, None] - values).min(axis=1) > 0.3
+    assert (drawn[empty] == 0).all()
+    assert drawn[np.abs(grid - 10) < 0.005].min() > 0
+    bulk = drawn[(grid > 0.15) & (grid < 0.85)]
+    assert bulk.mean() == pytest.approx(150 / 152, rel=0.15)
+    assert bulk.min() > 0.4  # no holes between the nodes
+
+
+def test_widths_follow_the_resolution(with_eigenvalues):
+    values = np.concatenate([np.linspace(0, 1, 150), [10.0, 20.0]])
+    operator = with_eigenvalues(values)
+    few, many = (spectral_density(operator, probes=3, steps=steps) for steps in (12, 40))
+    for density in (few, many):
+        widths = density.widths()
+        assert widths.shape == density.nodes.shape
+        np.testing.assert_allclose(widths[density.nodes > 5], 0.06, rtol=1e-2)
+    bulk = [density.widths()[density.nodes < 2].mean() for density in (few, many)]
+    assert bulk[1] < bulk[0]
+    gaussian = many.density([0.5], sigma=0.1)
+    assert gaussian == pytest.approx(150 / 152, rel=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 30])
+def test_one_parameter_zero_and_rank_one(with_eigenvalues, steps):
+    one = spectral_density(with_eigenvalues([3.0]), steps=steps)
+    assert one.moment(1).value == pytest.approx(3)
+    assert (one.moment(1).stderr, one.n_eff(1.0).value) == (0, 0.75)
+    zero = spectral_density(with_eigenvalues(np.zeros(40)), steps=steps)
+    assert (zero.moment(1).value, zero.moment(1).stderr, zero.n_eff(1.0).value) == (0, 0, 0)
+    assert np.isfinite(zero.density(np.linspace(-1, 1, 11))).all()
+    if steps > 1:
+        rank_one = spectral_density(with_eigenvalues([2.0, *np.zeros(39)]), steps=steps, probes=8)
+        n_eff = rank_one.n_eff(1.0)
+        assert abs(n_eff.value - 2 / 3) <= 4 * n_eff.stderr
+        assert n_eff.stderr < 1
+
+
+def test_nan_is_refused():
+    with pytest.raises(MeasurementError, match="not finite"):
+        spectral_density(DenseOperator(torch.full((5, 5), torch.nan)))
 
 
 def test_refusals(with_eigenvalues):

@@ -7,7 +7,7 @@ import torch
 from landscape.curvature import trace
 from landscape.curvature._operator import DenseOperator
 
-METHODS = ["xtrace", "hutchinson"]
+METHODS = ["xtrace", "hutch++", "hutchinson"]
 SPECTRA = {
     "flat": np.linspace(0.5, 1.5, 100),
     "decay": np.exp(-np.arange(100) / 8.0),

@@ -1,0 +1,160 @@
+"""Curvature by blocks, and how far two curvature operators are apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+
+from landscape._results import Estimate, Result
+from landscape.curvature._calibration import form_error
+from landscape.curvature._eigenpairs import top_eigenpairs
+from landscape.curvature._lanczos import rademacher
+from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._trace import EXACT_SIZE, TraceEstimate, fourth_power, trace
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCurvature(Result):
+    """Trace and largest eigenvalue of one diagonal block.
+
+    Attributes:
+        name: The block's name.
+        size: Number of its parameters.
+        trace: Its trace.
+        lambda_max: Its largest eigenvalue.
+        residual: ‖Hv − λv‖ of that.
+        converged: Whether both met their tolerance.
+    """
+
+    name: str
+    size: int
+    trace: TraceEstimate
+    lambda_max: float
+    residual: float
+    converged: bool
+
+
+def layer_curvature(
+    blocks: Mapping[str, SymmetricOperator] | Iterable[tuple[str, SymmetricOperator]],
+    method: str = "xtrace",
+    tol: float = 0.05,
+    eigen_tol: float = 1e-3,
+    seed: int = 0,
+    max_matvecs: int = 200,
+) -> list[LayerCurvature]:
+    """Measure the trace and λ_max of each diagonal block of an operator, for example each layer's.
+
+    The traces of blocks that cover all parameters sum to the whole trace; λ_max of a block is at most that of the
+    whole.
+
+    Args:
+        blocks: Restricted operators by name, made one after another where an iterable gives them.
+        method: Method of `trace`.
+        tol: Relative standard error of the traces.
+        eigen_tol: Relative residual of the eigenvalues.
+        seed: Seed of test and start vectors.
+        max_matvecs: Most products for each trace and each eigenvalue.
+
+    Returns:
+        One result a block, in the order given.
+
+    Raises:
+        MeasurementError: A product is not finite.
+    """
+    found = []
+    for name, block in blocks.items() if isinstance(blocks, Mapping) else blocks:
+        estimate = trace(block, method, tol=tol, seed=seed, max_matvecs=max_matvecs)
+        top = top_eigenpairs(block, 1, tol=eigen_tol, seed=seed, max_matvecs=max_matvecs)
+        converged = bool(estimate.converged and top.converged)
+        found.append(
+            LayerCurvature(name, block.shape[0], estimate, float(top.values[0]), float(top.residuals[0]), converged)
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap(Result):
+    """How far two operators on the same parameters are apart.
+
+    Attributes:
+        frobenius: ‖A − B‖_F / ‖A‖_F.
+        trace: (tr A − tr B) / |tr A|.
+        cosine: ⟨A, B⟩_F / (‖A‖_F ‖B‖_F).
+        n_matvecs: Number of products of both operators together.
+    """
+
+    frobenius: Estimate
+    trace: Estimate
+    cosine: float
+    n_matvecs: int
+
+
+def operator_gap(first: SymmetricOperator, second: SymmetricOperator, probes: int = 20, seed: int = 0) -> Gap:
+    """Estimate the relative distance of two operators from the same probes, for example Hessian and GGN.
+
+    With signs v: E‖Av − Bv‖² = ‖A − B‖²_F, E‖Av‖² = ‖A‖²_F, E vᵀ(A − B)v = tr A − tr B. Errors of the ratios are to
+    first order. Where the parts of A that B lacks are what noise in the residuals leaves, the gap closes as a
+    network fits its data. Up to P = 24 it is exact.
+
+    Args:
+        first: The operator A, the unit of the distances.
+        second: The operator B, of the same size.
+        probes: Number of probes, two at least; each costs one product with A and one with B.
+        seed: Their seed.
+
+    Returns:
+        The distances; NaN where A, or its trace, is zero.
+
+    Raises:
+        ValueError: The sizes differ or there are fewer than two probes.
+        MeasurementError: A product is not finite.
+    """
+    size = first.shape[0]
+    if second.shape != first.shape:
+        raise ValueError(f"operators of shapes {first.shape} and {second.shape} have no distance; give them one layout")
+    if probes < 2:
+        raise ValueError(f"probes is {probes}; an error bar needs at least two")
+    before = first.n_matvecs + second.n_matvecs
+    exact = size <= EXACT_SIZE
+    columns = torch.eye(size, dtype=first.dtype) if exact else _signs(size, seed, probes).to(first.dtype)
+    a, b = (
+        torch.stack([(op @ column.to(op.device, op.dtype)).double().cpu() for column in columns.unbind(1)], 1).numpy()
+        for op in (first, second)
+    )
+    spent = first.n_matvecs + second.n_matvecs - before
+    v = columns.double().numpy()
+    squares = {"aa": (a * a).sum(0), "ab": (a * b).sum(0), "bb": (b * b).sum(0), "dd": ((a - b) ** 2).sum(0)}
+    forms = {"a": (v * a).sum(0), "d": (v * (a - b)).sum(0)}
+    means = {name: float(values.mean()) for name, values in {**squares, **forms}.items()}
+    norms = math.sqrt(means["aa"] * means["bb"])
+    cosine = means["ab"] / norms if norms > 0 else math.nan
+    share = means["dd"] / means["aa"] if means["aa"] > 0 else math.nan
+    frobenius = _first_order(math.sqrt(share), (squares["dd"] - share * squares["aa"]), 2 * means["aa"], exact, seed)
+    ratio = means["d"] / abs(means["a"]) if means["a"] != 0 else math.nan
+    if exact or math.isnan(ratio):
+        return Gap(frobenius, _first_order(ratio, forms["d"], 1.0, exact, seed), cosine, spent)
+    signed = ratio if means["a"] > 0 else -ratio
+    rest = a - b - signed * a  # the samples' own quadratic form, to first order
+    second_power = (rest**2).sum(0)
+    spread, dof = form_error(
+        (v * rest).sum(0), float(second_power.mean()), fourth_power(second_power, size), size, signs=True
+    )
+    return Gap(frobenius, Estimate.student(ratio, spread / abs(means["a"]), probes, seed, dof), cosine, spent)
+
+
+def _signs(size: int, seed: int, count: int) -> torch.Tensor:
+    return torch.stack([rademacher(size, seed, index) for index in range(count)], dim=1)
+
+
+def _first_order(value: float, samples: np.ndarray, divisor: float, exact: bool, seed: int) -> Estimate:
+    if exact:
+        return Estimate.exact(value)
+    if not value > 0:
+        return Estimate(value, 0.0 if value == 0 else math.nan, len(samples), seed)
+    n = len(samples)
+    spread = float(np.std(samples, ddof=1) / np.sqrt(n)) / (divisor * value)
+    return Estimate.student(value, spread, n, seed, n - 1)
