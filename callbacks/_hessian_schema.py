@@ -40,7 +40,12 @@ def hessian_schema(
         Variable("trace", description="trace of the Hessian (not invariant to reparametrisation)"),
         Variable("trace_stderr", description="standard error of the trace"),
         Variable("n_eff", ("z",), description="effective dimensionality, the sum of l/(l+z) over eigenvalues l > 0"),
-        Variable("n_eff_stderr", ("z",), description="its standard error over probes"),
+        Variable("n_eff_complement", ("z",), description="the smaller of examples and parameters, less n_eff"),
+        Variable("n_eff_stderr", ("z",), description="standard error of both over probes"),
+        Variable("negative_share", description="sum of |l| over l < 0 by the sum over all eigenvalues l"),
+        Variable("negative_share_stderr", description="its standard error over probes"),
+        Variable("spectral_entropy", description="Shannon entropy (order 1) of |l| as shares of their sum, in nats"),
+        Variable("spectral_entropy_stderr", description="its standard error over probes"),
         Variable("n_matvecs", (), "i8", description="Hessian-vector products spent"),
     ]
     if budgeted:

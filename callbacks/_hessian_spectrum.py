@@ -15,7 +15,15 @@ from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._budget import TimeBudget
 from landscape.callbacks._hessian_schema import hessian_schema
 from landscape.callbacks._session import Session
-from landscape.curvature import hessian, pyhessian_spectrum, spectrum, trace
+from landscape.curvature import (
+    effective_dimension,
+    hessian,
+    negative_share,
+    pyhessian_spectrum,
+    spectral_entropy,
+    spectrum,
+    trace,
+)
 from landscape.objective import Objective
 
 _ENGINES = ("lanczos", "pyhessian")
@@ -25,8 +33,8 @@ class HessianSpectrum(LandscapeCallback):
     """Eigenvalues at both ends, spectral density, trace and effective dimensionality of the loss's Hessian.
 
     Group `hessian_spectrum`. One Lanczos run with full reorthogonalisation gives the eigenpairs with residuals and the
-    first probe of the density; further probes give its standard error; the trace comes from XTrace; N_eff from the
-    density. See `landscape.curvature` for the functions themselves.
+    first probe of the density; further probes give its standard error. The eigenpairs spare Hutch++ its sketch for the
+    trace. N_eff, entropy and negative share come from the density. See `landscape.curvature` for the functions.
 
     Args:
         k: Number of eigenvalues at the top.
@@ -176,10 +184,20 @@ class HessianSpectrum(LandscapeCallback):
             steps=self.steps,
             max_matvecs=self.max_matvecs,
         )
-        estimate = trace(operator, tol=self.trace_tol, seed=self.seed, max_matvecs=self.trace_max_matvecs)
+        # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
+        estimate = trace(
+            operator,
+            method="hutch++",
+            tol=self.trace_tol,
+            seed=self.seed,
+            max_matvecs=self.trace_max_matvecs,
+            known=(result.top, result.bottom),
+        )
         missing = (self.probes - self._probes, self._nodes - result.density.nodes.shape[1])
         padding = ((0, missing[0]), (0, missing[1]))
-        n_eff = [result.density.n_eff(z) for z in self.z]
+        n_eff = effective_dimension(result.density, self.z, objective.n_examples)
+        negative = negative_share(result.density)
+        entropy = spectral_entropy(result.density)
         chosen = {}
         if self._budget is not None:
             chosen = {"n_probes": self._probes, "overhead": self._budget.overhead}
@@ -196,8 +214,13 @@ class HessianSpectrum(LandscapeCallback):
             "density_weights": np.pad(result.density.weights, padding),
             "trace": estimate.value,
             "trace_stderr": estimate.stderr,
-            "n_eff": [value.value for value in n_eff],
-            "n_eff_stderr": [value.stderr for value in n_eff],
+            "n_eff": n_eff.value,
+            "n_eff_complement": n_eff.complement,
+            "n_eff_stderr": n_eff.stderr,
+            "negative_share": negative.value,
+            "negative_share_stderr": negative.stderr,
+            "spectral_entropy": entropy.value,
+            "spectral_entropy_stderr": entropy.stderr,
             "n_matvecs": operator.n_matvecs,
         }
 

@@ -18,6 +18,9 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "lambda_min": ("smallest Hessian eigenvalue", ""),
     "trace": ("Hessian trace", ""),
     "n_eff": ("effective dimensionality", ""),
+    "n_eff_complement": ("complement of the effective dimensionality", ""),
+    "negative_share": ("share of negative curvature", ""),
+    "spectral_entropy": ("spectral entropy", "nat"),
     "n_matvecs": ("Hessian-vector products", ""),
     "average_case": ("adaptive average-case sharpness", "rise in loss"),
     "worst_case": ("adaptive worst-case sharpness", "rise in loss"),
@@ -41,7 +44,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "barrier_held_out_error": ("barrier in held-out error", "fraction of labels"),
 }
 # These change when layers or neurons are rescaled without changing the function.
-_NOT_INVARIANT = frozenset({"lambda_max", "lambda_min", "trace", "n_eff", "sam", "gradient_norm"})
+_NOT_INVARIANT = frozenset({"lambda_max", "lambda_min", "trace", "n_eff", "n_eff_complement", "sam", "gradient_norm"})
 _SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}"}
 _COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")
 

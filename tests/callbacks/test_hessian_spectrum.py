@@ -8,7 +8,7 @@ import torch
 from landscape_test_trainings import Plain, fit, objective_of, run_of
 
 from landscape.callbacks import HessianSpectrum
-from landscape.curvature import hessian, pyhessian_spectrum, spectrum, trace
+from landscape.curvature import hessian, negative_share, pyhessian_spectrum, spectral_entropy, spectrum, trace
 
 
 def test_values_equal_the_direct_call(tmp_path):
@@ -18,7 +18,8 @@ def test_values_equal_the_direct_call(tmp_path):
     row = run_of(trainer).dataset("hessian_spectrum").isel(step=-1)
     operator = hessian(objective_of(trainer.lightning_module, 40))
     direct = spectrum(operator, **settings, seed=0)
-    estimate = trace(operator, tol=0.05, seed=0, max_matvecs=20)
+    known = (direct.top, direct.bottom)
+    estimate = trace(operator, method="hutch++", tol=0.05, seed=0, max_matvecs=20, known=known)
     for end, pairs in (("top", direct.top), ("bottom", direct.bottom)):
         np.testing.assert_array_equal(row[f"eigenvalues_{end}"], pairs.values)
         np.testing.assert_array_equal(row[f"residuals_{end}"], pairs.residuals)
@@ -28,6 +29,13 @@ def test_values_equal_the_direct_call(tmp_path):
     found = [direct.density.n_eff(z) for z in (0.01, 1.0)]
     np.testing.assert_array_equal(row["n_eff"], [one.value for one in found])
     np.testing.assert_array_equal(row["n_eff_stderr"], [one.stderr for one in found])
+    # Fewer examples than parameters: their number is the most that the Hessian of a fitted model can use.
+    np.testing.assert_allclose(row["n_eff_complement"], [40 - one.value for one in found])
+    for name, one in (
+        ("negative_share", negative_share(direct.density)),
+        ("spectral_entropy", spectral_entropy(direct.density)),
+    ):
+        assert (float(row[name]), float(row[f"{name}_stderr"])) == (one.value, one.stderr)
     used = direct.density.nodes.shape[1]
     np.testing.assert_array_equal(row["density_nodes"][:, :used], direct.density.nodes)
     np.testing.assert_array_equal(row["density_weights"][:, :used], direct.density.weights)
