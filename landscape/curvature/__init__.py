@@ -7,6 +7,8 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     submod_attrs={
         "_density": ["SpectralDensity", "spectral_density"],
         "_eigenpairs": ["Eigenpairs", "top_eigenpairs"],
+        "_fisher": ["FisherOperator", "fisher"],
+        "_gauss_newton": ["GaussNewtonOperator", "ggn"],
         "_hessian": ["HessianOperator", "hessian"],
         "_operator": ["SymmetricOperator"],
         "_pyhessian": ["pyhessian_spectrum"],
@@ -17,11 +19,15 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
 
 __all__ = [
     "Eigenpairs",
+    "FisherOperator",
+    "GaussNewtonOperator",
     "HessianOperator",
     "SpectralDensity",
     "Spectrum",
     "SymmetricOperator",
     "TraceEstimate",
+    "fisher",
+    "ggn",
     "hessian",
     "pyhessian_spectrum",
     "spectral_density",

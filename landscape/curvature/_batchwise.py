@@ -132,6 +132,10 @@ class BatchSum(SymmetricOperator):
         weight = self._objective.weights[index]
         return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
 
+    def _evaluate(self, index: int) -> torch.Tensor:
+        """Take the loss of a batch whose graph is not kept."""
+        return self._loss(index)
+
     def _first_pass(self) -> tuple[torch.Tensor, bool]:
         """Evaluate every batch, and keep the graphs that fit."""
         total = torch.zeros((), dtype=torch.float64)
@@ -142,7 +146,7 @@ class BatchSum(SymmetricOperator):
                 continue
             examples = _batches.n_examples(self._objective.batches[index])
             if self.kept_bytes + dearest * examples > self.memory_budget:
-                loss = self._loss(index)
+                loss = self._evaluate(index)
                 total += float(loss.detach())
                 differentiable |= loss.requires_grad
                 self._rebuilt.append(index)

@@ -16,9 +16,7 @@ from landscape._layout import ParameterLayout
 class Products(abc.ABC):
     """What a symmetric (P, P) matrix is when all that is known of it are its products."""
 
-    def __init__(
-        self, size: int, dtype: torch.dtype, device: torch.device, layout: ParameterLayout | None = None
-    ):
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device, layout: ParameterLayout | None = None):
         self.shape = (size, size)
         self.dtype = dtype
         self.device = device
