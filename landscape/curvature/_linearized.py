@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -35,7 +35,8 @@ class LinearizedHessian(SymmetricOperator):
         self._unflatten = objective.layout.unflatten
         self._shares: list[Callable[..., Sequence[torch.Tensor]]] = []
         point = objective.vector() if vector is None else torch.as_tensor(vector).detach().clone()
-        parameters = [part.clone() for part in self._unflatten(point.to(self.device, self.dtype))]
+        point = point.to(self.device, self.dtype)
+        parameters = [part.clone() for part in self._unflatten(point)]
         with objective.session():
             loss = objective.loss(point)
             for index, weight in enumerate(objective.weights):
@@ -47,7 +48,9 @@ class LinearizedHessian(SymmetricOperator):
                 "look at the weights, the learning rate and the data"
             )
         if compiled:
-            self._shares = [torch.compile(share) for share in self._shares]
+            with _own_warnings_ignored():
+                self._shares = [torch.compile(share) for share in self._shares]
+                self._matvec(torch.zeros_like(point))  # compiles
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         parts = [part.contiguous() for part in self._unflatten(vector)]
@@ -67,13 +70,20 @@ def _derivative(
     def gradient(at: list[torch.Tensor]) -> list[torch.Tensor]:
         return torch.func.grad(lambda tensors: weight * objective.batch_loss(index, tensors))(at)
 
-    with warnings.catch_warnings():
-        # Torch's own constant folding warns of constants that it registers a moment later.
-        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
-        try:
+    try:
+        with _own_warnings_ignored():
             return torch.func.linearize(gradient, parameters)[1]
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise MeasurementError(
-                f"{type(objective.module).__name__} cannot be traced: {error}. Use strategy='auto', which runs the "
-                "model as it is"
-            ) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise MeasurementError(
+            f"{type(objective.module).__name__} cannot be traced: {error}. Use strategy='auto', which runs the "
+            "model as it is"
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_warnings_ignored() -> Iterator[None]:
+    """Torch warns of its own ways: of constants that it registers a moment later, and of old parts of its tracer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
+        yield
