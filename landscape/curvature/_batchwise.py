@@ -156,9 +156,9 @@ class BatchSum(SymmetricOperator):
             differentiable |= built.differentiable
             if built.term is None:
                 continue
-            if not dearest:
-                self.together = batches_well(built.term.roots)
             size = saved_bytes(built.term.roots, self._parameters)
+            if not dearest:
+                self.together = batches_well(built.term.roots, size)
             dearest = max(dearest, size / max(examples, 1))
             if self.kept_bytes + size <= self.memory_budget:
                 self.kept_bytes += size

@@ -145,7 +145,7 @@ def fisher(
         draws: Labels drawn for each target ("mc").
         seed: Their seed. They are drawn once: all products are with one matrix.
         memory_budget: Bytes that kept graphs may take; other batches are differentiated at every product.
-        chunk_size: Columns of a block that are multiplied together, in models without convolutions.
+        chunk_size: Columns of a block that are multiplied together where the model is so small that this pays.
 
     Returns:
         The operator, shape (P, P).

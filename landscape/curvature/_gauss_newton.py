@@ -154,7 +154,7 @@ def ggn(
         objective: The loss over the measured examples.
         vector: Flat parameters, shape (P,), to take it at; by default a copy of the model's present ones.
         memory_budget: Bytes that kept graphs may take; other batches are differentiated at every product.
-        chunk_size: Columns of a block that are multiplied together, in models without convolutions.
+        chunk_size: Columns of a block that are multiplied together where the model is so small that this pays.
 
     Returns:
         The operator, shape (P, P).

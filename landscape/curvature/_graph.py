@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -32,6 +33,8 @@ _KINKED = (
     "Threshold",
 )
 _BATCHED_SLOWLY = ("Convolution", "MkldnnConvolution", "CudnnConvolution", "CudnnRnn", "MkldnnRnn")
+# Mean bytes a node up to which columns go together; an accelerator starts an operation in the time it reads megabytes.
+_LARGEST_NODE: dict[str, int] = collections.defaultdict(lambda: 4 * 2**20, cpu=8 * 2**10)
 # What torch puts where a function allows one differentiation only.
 _STUBS = ("Error", "DelayedError", "NotImplemented")
 
@@ -81,9 +84,24 @@ def kinks(roots: Iterable[torch.Tensor]) -> list[str]:
     return sorted(name for name in names if name.startswith(_KINKED))
 
 
-def batches_well(roots: Iterable[torch.Tensor]) -> bool:
-    """Whether many products at once are likely to be cheaper than one by one: convolutions and recurrences say no."""
-    return not any(_plain(node).startswith(_BATCHED_SLOWLY) for node in nodes(roots))
+def batches_well(roots: Iterable[torch.Tensor], size: int) -> bool:
+    """Whether many products at once are likely to be cheaper than one by one.
+
+    They are where the time goes into starting operations, not into running them: eight columns together were 2.9 times
+    as fast where a node held 1 kB on average, as fast at 9 kB, and slower at 17 kB and in every convolution (float32,
+    one CPU thread).
+
+    Args:
+        roots: Tensors with the graph.
+        size: Bytes that it holds.
+
+    Returns:
+        Whether they are.
+    """
+    roots = list(roots)
+    names = [_plain(node) for node in nodes(roots)]
+    largest = _LARGEST_NODE[roots[0].device.type] if roots else 0
+    return size <= largest * len(names) and not any(name.startswith(_BATCHED_SLOWLY) for name in names)
 
 
 def saved_bytes(roots: Iterable[torch.Tensor], ignored: Iterable[torch.Tensor] = ()) -> int:

@@ -145,8 +145,7 @@ def hessian(
             (which takes minutes). "differences": central differences of gradients in float64, which are wrong, with a
             warning, where the first derivative jumps (ReLU).
         memory_budget: Bytes that the kept graphs may take.
-        chunk_size: Columns of a block that are multiplied together, in models without convolutions (which take them
-            faster one by one). Their activations are held that many times during a product.
+        chunk_size: Columns of a block that are multiplied together where the model is so small that this pays.
 
     Returns:
         The operator, shape (P, P): `H @ v`, `H @ V`, `H.restrict("encoder")`, `H.to_scipy()`; `H.strategy` says how
