@@ -130,7 +130,7 @@ def fisher(
     divides by. "exact" is F = Σ_r a_r J_rᵀ E[s sᵀ] J_r with s = ∇_z log p(y | z_r) and y drawn from p(· | z_r): for
     cross-entropies and squares it equals the Gauss-Newton matrix. "mc" takes the mean over `draws` labels for each
     target instead of the expectation. "empirical" is Σ_n g_n g_nᵀ / N with the gradients g_n of the examples' own
-    losses at their true labels, N g_n being example n's share of N ∇L; examples are the rows of the loss function's
+    losses at their true labels, g_n / N being example n's share of ∇L; examples are the rows of the loss function's
     input. It is not an estimate of the others, and scales with the square of the loss.
 
     No gradient of a single example is formed; a product costs what one with the Gauss-Newton matrix does.

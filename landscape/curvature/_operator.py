@@ -126,7 +126,8 @@ class DenseOperator(SymmetricOperator):
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return self.matrix @ vector
 
-    _matmat = _matvec
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self.matrix @ block
 
 
 class Diagonal(SymmetricOperator):
@@ -170,7 +171,8 @@ class Sum(SymmetricOperator):
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return sum(factor * part._product(vector) for factor, part in self.terms)  # type: ignore[return-value]
 
-    _matmat = _matvec
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self._matvec(block)
 
     def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         total = torch.zeros_like(vector)
@@ -181,7 +183,8 @@ class Sum(SymmetricOperator):
                 total += factor * Restricted(part, kept)._product(vector)
         return total
 
-    _submatmat = _submatvec
+    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        return self._submatvec(block, kept)
 
     def __repr__(self) -> str:
         inner = " + ".join(f"{factor:g} * {part!r}" for factor, part in self.terms)
