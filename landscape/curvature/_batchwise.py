@@ -184,10 +184,11 @@ class BatchSum(SymmetricOperator):
 
     def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         parts = self._parts(vector, kept)
-        total = torch.zeros_like(vector)
+        total: torch.Tensor | None = None
         for term in self._terms():
-            total += self._joined(term.apply(parts, kept, batched=False), kept)
-        return total
+            share = self._joined(term.apply(parts, kept, batched=False), kept)
+            total = share if total is None else total.add_(share)
+        return torch.zeros_like(vector) if total is None else total
 
     def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         rows = block.T.contiguous()
@@ -203,10 +204,9 @@ class BatchSum(SymmetricOperator):
         if self.together and len(rows) > 1:
             try:
                 return self._joined(term.apply(self._parts(rows, kept), kept, batched=True), kept, len(rows))
-            except RuntimeError as error:
-                if "vmap" not in str(error) and "atching rule" not in str(error):
-                    raise
-                self.together = False  # an operation that cannot be batched
+            except RuntimeError:
+                # An operation that cannot be batched; whatever else it was happens again below.
+                self.together = False
         columns = [self._joined(term.apply(self._parts(row, kept), kept, batched=False), kept) for row in rows]
         return torch.stack(columns)
 
@@ -226,7 +226,7 @@ class BatchSum(SymmetricOperator):
         flat = [
             self._parameters[index].new_zeros(*lead, self._parameters[index].numel())
             if product is None
-            else product.detach().reshape(*lead, -1)
+            else product.detach().to_dense().reshape(*lead, -1)  # embeddings may give sparse ones
             for index, product in zip(kept, products, strict=True)
         ]
         return torch.cat(flat, dim=-1)

@@ -135,7 +135,7 @@ def kfac(objective: Objective, method: str = "kfac", approximation: str = "expan
 
 
 def _plain_loss(objective: Objective) -> nn.Module:
-    loss_fn = objective._step._loss_fn if isinstance(objective._step, ModelStep) else None
+    loss_fn: Any = objective._step._loss_fn if isinstance(objective._step, ModelStep) else None
     plain = (
         isinstance(loss_fn, _LOSSES)
         and loss_fn.reduction == "mean"

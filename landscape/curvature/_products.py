@@ -55,7 +55,8 @@ class Products(abc.ABC):
     def _product(self, block: torch.Tensor) -> torch.Tensor:
         self.n_matvecs += 1 if block.ndim == 1 else block.shape[1]
         product = self._matvec(block) if block.ndim == 1 else self._matmat(block)
-        if not torch.isfinite(product).all():
+        # A sum is one pass over the memory, and finite only where all is; it alone may overflow.
+        if not torch.isfinite(product.sum()) and not torch.isfinite(product).all():
             raise MeasurementError(
                 "a curvature product is not finite: the loss or its derivatives are NaN or infinite at these weights "
                 "on the measured examples; look at the loss, the learning rate and the data"

@@ -95,6 +95,25 @@ def test_empirical_fisher_is_made_of_each_examples_share_of_the_gradient(name):
     assert operator.n == counted
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("budget", [0, 2**30])
+def test_embeddings(sparse, budget):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=sparse), nn.Flatten(), nn.Tanh(), nn.Linear(6, 4)).double()
+    tokens, y = torch.randint(5, (9, 2)), torch.arange(9) % 4
+    objective = Objective(model, nn.CrossEntropyLoss(), [(tokens, y)])
+    vector = objective.vector()
+
+    def outputs(flat):
+        model[0].sparse = False  # the reference's own way cannot go through sparse gradients
+        return torch.func.functional_call(model, objective.layout.named(flat), (tokens,))
+
+    jacobian = torch.autograd.functional.jacobian(outputs, vector).reshape(36, -1)
+    inner = torch.autograd.functional.hessian(lambda z: F.cross_entropy(z, y), outputs(vector)).reshape(36, 36)
+    model[0].sparse = sparse
+    close(ggn(objective, memory_budget=budget).dense(), jacobian.T @ inner @ jacobian)
+
+
 def test_regression_without_a_dimension_of_outputs():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)).double()
