@@ -36,7 +36,7 @@ _OTHER = (
     F.triplet_margin_with_distance_loss,
 )
 _KNOWN: tuple[Any, ...] = (*_CLASSES, *_BINARY_THRESHOLD, *_ELEMENTWISE, *_OTHER)
-_SIGNATURES = {function: inspect.signature(function) for function in _KNOWN}
+LOSS_SIGNATURES = {function: inspect.signature(function) for function in _KNOWN}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,8 @@ class LossObserver(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _SIGNATURES:
-            bound = _SIGNATURES[func].bind(*args, **kwargs)
+        if func in LOSS_SIGNATURES:
+            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
             bound.apply_defaults()
             with torch.no_grad():
                 self.calls.append(_call(func, bound.arguments))

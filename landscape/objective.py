@@ -312,6 +312,18 @@ class Objective:
         self.layout.unflatten(other._point)  # refuses a vector of another length
         return other
 
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return the buffers by name that the loss is taken with: those of `at`, else the module's own (no copies)."""
+        return dict(self.module.named_buffers()) | self._point_buffers
+
+    def to(self, dtype: torch.dtype) -> Objective:
+        """Return the same objective, at the same default point, measured in another floating-point type."""
+        other = Objective.__new__(Objective)
+        other._setup(self._step, self.module, self.batches, self.mode, dtype, self.noise_seed)
+        other._point = None if self._point is None else self._point.to(dtype)
+        other._point_buffers = self._point_buffers
+        return other
+
     @property
     def at_module(self) -> bool:
         """Whether the default point is the module's own present weights, not one given by `at`."""

@@ -6,28 +6,37 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 
-def _load_cases() -> ModuleType:
+def _load(name: str) -> ModuleType:
     # pytest's importlib mode puts no folder on sys.path, so the module is registered under its own name here.
-    if "landscape_test_cases" not in sys.modules:
-        path = Path(__file__).with_name("cases.py")
-        spec = importlib.util.spec_from_file_location("landscape_test_cases", path)
+    full = f"landscape_test_{name}"
+    if full not in sys.modules:
+        path = Path(__file__).with_name(f"{name}.py")
+        spec = importlib.util.spec_from_file_location(full, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules["landscape_test_cases"] = module
+        sys.modules[full] = module
         spec.loader.exec_module(module)
-    return sys.modules["landscape_test_cases"]
+    return sys.modules[full]
 
 
 @pytest.fixture(scope="session")
 def cases() -> ModuleType:
     """The module tests/cases.py."""
-    return _load_cases()
+    return _load("cases")
+
+
+@pytest.fixture(scope="session")
+def zoo(cases) -> dict[str, Any]:
+    """The networks of tests/zoo.py by name."""
+    module = _load("zoo")
+    return {name: module.make(name, cases) for name in module.NAMES}
 
 
 @pytest.fixture(autouse=True)

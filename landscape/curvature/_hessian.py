@@ -1,115 +1,159 @@
-"""Hessian-vector products by reverse-over-reverse differentiation on retained graphs."""
+"""Hessian-vector products by the strategy that the model allows."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
 
 import torch
 
 from landscape._errors import MeasurementError
+from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
+from landscape.curvature._differences import DifferencedHessian
+from landscape.curvature._graph import is_cut_off
+from landscape.curvature._linearized import LinearizedHessian
 from landscape.curvature._operator import SymmetricOperator
 from landscape.objective import Objective
+
+STRATEGIES = ("auto", "retained", "rebuilt", "linearized", "compiled", "differences")
+_ONCE_ONLY = ("derivative for", "double backward", "does not require grad", "one differentiation only")
+
+
+class _DoubleBackward(Term):
+    """The gradient of a batch with its graph: a product is one more backward pass."""
+
+    def __init__(self, parameters: list[torch.Tensor], gradients: list[tuple[int, torch.Tensor]]):
+        self._parameters = parameters
+        self._gradients = gradients
+        self.roots = [gradient for _, gradient in gradients]
+
+    def apply(
+        self, parts: Sequence[torch.Tensor | None], wanted: Sequence[int], batched: bool
+    ) -> Sequence[torch.Tensor | None]:
+        pairs = [(gradient, parts[i]) for i, gradient in self._gradients if parts[i] is not None]
+        if not pairs:
+            return [None] * len(wanted)
+        return torch.autograd.grad(
+            [gradient for gradient, _ in pairs],
+            [self._parameters[i] for i in wanted],
+            grad_outputs=[part for _, part in pairs],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+
+
+class _GraphHessian(BatchSum):
+    """Reverse-over-reverse differentiation on retained or rebuilt graphs."""
+
+    def _build(self, index: int) -> Built:
+        loss = self._loss(index)
+        value = float(loss.detach())
+        if not loss.requires_grad:
+            return Built(value, False, None)
+        gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
+        with_graph = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+        if is_cut_off(gradient for _, gradient in with_graph):
+            raise RuntimeError("an operation allows one differentiation only")
+        term = _DoubleBackward(self._parameters, with_graph) if with_graph else None
+        return Built(value, True, term)  # without a graph the loss is linear in the parameters: no curvature
 
 
 class HessianOperator(SymmetricOperator):
     """The Hessian of an objective's mean loss at fixed parameters; make it with `hessian`."""
 
-    def __init__(self, objective: Objective, vector: torch.Tensor | None = None):
-        super().__init__(objective.n_parameters, objective.dtype, objective.device)
-        self._objective = objective
-        self._gradients: list[list[tuple[int, torch.Tensor]]] = []
-        differentiable = False
-        with objective.session():
-            loss = torch.zeros((), device=self.device, dtype=torch.float64)
-            # A private copy: the operator stays at this point while training goes on.
-            point = objective.vector() if vector is None else torch.as_tensor(vector).detach().clone()
-            point = point.to(self.device, self.dtype)
-            self._parameters = [part.detach().requires_grad_(True) for part in objective.layout.unflatten(point)]
-            for index, weight in enumerate(objective.weights):
-                if weight == 0:
-                    continue
-                batch_loss = weight * objective.batch_loss(index, self._parameters)
-                loss += batch_loss.detach().double()
-                differentiable |= batch_loss.requires_grad
-                self._gradients.append(self._differentiate(batch_loss))
-        objective.require_graph(differentiable)
-        if not torch.isfinite(loss):
-            raise MeasurementError(
-                f"the loss on the measured examples is {float(loss)}, so it has no curvature; "
-                "look at the weights, the learning rate and the data"
-            )
+    def __init__(
+        self,
+        objective: Objective,
+        vector: torch.Tensor | None = None,
+        strategy: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+        chunk_size: int = CHUNK_SIZE,
+    ):
+        super().__init__(objective.n_parameters, objective.dtype, objective.device, objective.layout)
+        self._engine = _engine(objective, vector, strategy, memory_budget, chunk_size)
 
-    def _differentiate(self, loss: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
-        """Gradient of a batch with its graph: (tensor index, gradient) where it still depends on the parameters."""
-        if not loss.requires_grad:
-            return []  # the loss of this batch does not depend on any trainable parameter
-        gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
-        with_graph = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
-        if _is_cut_off([gradient for _, gradient in with_graph]):
-            raise MeasurementError(
-                f"{type(self._objective.module).__name__} uses an operation that allows one differentiation only, so "
-                "it cannot be differentiated twice. Replace the operation by one with a second derivative"
-            )
-        return with_graph
+    @property
+    def strategy(self) -> str:
+        """How products are taken, in words."""
+        return self._engine.strategy
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
-        parts = self._objective.layout.unflatten(vector)
-        total = torch.zeros_like(vector)
-        for gradients in self._gradients:
-            if not gradients:
-                continue  # linear in the parameters: no curvature
-            products = torch.autograd.grad(
-                [gradient for _, gradient in gradients],
-                self._parameters,
-                grad_outputs=[parts[i] for i, _ in gradients],
-                retain_graph=True,
-                allow_unused=True,
-            )
-            for target, product in zip(self._objective.layout.unflatten(total), products, strict=True):
-                if product is not None:
-                    target += product
-        return total
+        return self._engine._matvec(vector)
+
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self._engine._matmat(block)
+
+    def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        return self._engine._submatvec(vector, kept)
+
+    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        return self._engine._submatmat(block, kept)
+
+    def __repr__(self) -> str:
+        return (
+            f"HessianOperator(P={self.shape[0]}, dtype={self.dtype}, strategy={self.strategy!r}, "
+            f"n_matvecs={self.n_matvecs})"
+        )
 
 
-def _is_cut_off(gradients: list[torch.Tensor]) -> bool:
-    """Whether a graph holds the stub of a missing second derivative.
+def _engine(
+    objective: Objective, vector: torch.Tensor | None, strategy: str, memory_budget: int, chunk_size: int
+) -> _GraphHessian | LinearizedHessian | DifferencedHessian:
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}")
+    if strategy in ("linearized", "compiled"):
+        return LinearizedHessian(objective, vector, compiled=strategy == "compiled")
+    if strategy == "differences":
+        return DifferencedHessian(objective, vector)
+    budget = {"retained": sys.maxsize, "rebuilt": 0}.get(strategy, memory_budget)
+    try:
+        return _GraphHessian(objective, vector, budget, chunk_size)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _ONCE_ONLY):
+            raise
+        if strategy == "auto":
+            return DifferencedHessian(objective, vector)
+        raise MeasurementError(
+            f"{type(objective.module).__name__} cannot be differentiated twice: {error}. Replace the operation by "
+            "one with a second derivative, or use strategy='differences'"
+        ) from error
 
-    Torch raises when such a stub is run. But it leads nowhere, so a product with unused parameters allowed passes it by
-    and leaves its curvature out.
 
-    Returns:
-        Whether there is one.
-    """
-    seen = set()
-    stack = [gradient.grad_fn for gradient in gradients]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name().rpartition("::")[2] in ("Error", "DelayedError", "NotImplemented"):
-            return True
-        stack.extend(following for following, _ in node.next_functions)
-    return False
-
-
-def hessian(objective: Objective, vector: torch.Tensor | None = None) -> HessianOperator:
+def hessian(
+    objective: Objective,
+    vector: torch.Tensor | None = None,
+    strategy: str = "auto",
+    memory_budget: int = MEMORY_BUDGET,
+    chunk_size: int = CHUNK_SIZE,
+) -> HessianOperator:
     """Make the Hessian of the mean loss, H = ∇²L(w), as a symmetric linear operator.
 
-    The first differentiation is done once and its graph is kept for every batch, so that a product costs about one
-    and a half gradients instead of the two and a half of a product from scratch.
+    The first differentiation is done once and its graph is kept for as many batches as `memory_budget` allows, so that
+    a product costs one and a half to two gradients instead of the two and a half to three of a product from scratch.
 
-    Memory: the activations and first-derivative graph of all measured examples while the operator lives, and one copy
-    of the parameters.
+    Memory: the activations and first-derivative graph of all kept batches while the operator lives (at most
+    `memory_budget`, and for a moment those of one batch more), and one copy of the parameters and buffers.
 
     Args:
         objective: The loss over the measured examples.
         vector: Flat parameters, shape (P,), to take the Hessian at; by default a copy of the model's present ones. The
             operator stays at this point while training goes on.
+        strategy: "auto" keeps the graphs that fit and differentiates the other batches at every product; where the
+            model has no second derivative, it takes differences. "retained" keeps all graphs, "rebuilt" none.
+            "linearized" traces the derivative once (for many products on convolutions), "compiled" also compiles that
+            (which takes minutes). "differences": central differences of gradients in float64, which are wrong, with a
+            warning, where the first derivative jumps (ReLU).
+        memory_budget: Bytes that the kept graphs may take.
+        chunk_size: Columns of a block that are multiplied together where the model is so small that this pays.
 
     Returns:
-        The operator, shape (P, P): `H @ v`, `H @ V`, `H.to_scipy()`.
+        The operator, shape (P, P): `H @ v`, `H @ V`, `H.restrict("encoder")`, `H.to_scipy()`; `H.strategy` says how
+        products are taken.
 
     Raises:
-        MeasurementError: The loss is not finite, or the model cannot be differentiated twice.
+        MeasurementError: The loss is not finite, or the model does not allow the strategy.
+        ValueError: The strategy is unknown.
         RuntimeError: The model itself failed.
 
     Source: Pearlmutter 1994, doi:10.1162/neco.1994.6.1.147 (products); we take all batches with their own weight,
@@ -125,12 +169,4 @@ def hessian(objective: Objective, vector: torch.Tensor | None = None) -> Hessian
         tensor([[1., 0.],
                 [0., 4.]])
     """
-    try:
-        return HessianOperator(objective, vector)
-    except RuntimeError as error:
-        if "derivative for" in str(error) or "double backward" in str(error) or "does not require grad" in str(error):
-            raise MeasurementError(
-                f"{type(objective.module).__name__} cannot be differentiated twice: {error}. Replace the operation by "
-                "one with a second derivative"
-            ) from error
-        raise
+    return HessianOperator(objective, vector, strategy, memory_budget, chunk_size)

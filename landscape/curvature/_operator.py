@@ -1,93 +1,119 @@
-"""Symmetric linear operators known by their products."""
+"""Symmetric linear operators: restricted to some parameters, added and scaled."""
 
 from __future__ import annotations
 
-import abc
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.sparse.linalg
 import torch
 
-from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
+from landscape.curvature._products import Products
+from landscape.curvature._selection import joined, modules, select, sublayout
 
 
-class SymmetricOperator(abc.ABC):
+class SymmetricOperator(Products):
     """A symmetric (P, P) matrix given by its products; subclasses say how to multiply one vector.
+
+    Operators of equal size add, subtract and scale: `H + G`, `0.5 * H`, `H - G`, `-H`.
 
     Attributes:
         shape: (P, P).
         dtype: Type that products are computed in.
         device: Where they are computed.
+        layout: Names and shapes of the parameters behind rows and columns; None where they are unknown.
         n_matvecs: Number of products taken so far.
     """
 
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device):
-        self.shape = (size, size)
-        self.dtype = dtype
-        self.device = device
-        self.n_matvecs = 0
+    def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        """Multiply the sub-block of some tensors of the layout; subclasses may leave out the rest of the work."""
+        return self._cut(self._matvec(self._pad(vector, kept)), kept)
 
-    @abc.abstractmethod
-    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
-        """Multiply one vector of shape (P,) that has the operator's type and device."""
+    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        """Multiply the columns of a block by the sub-block of some tensors of the layout."""
+        return self._cut(self._matmat(self._pad(block, kept)), kept)
 
-    def __matmul__(self, other: Any) -> Any:
-        """Multiply a vector (P,) or the columns of a block (P, k), torch or numpy.
+    def restrict(self, names: str | Sequence[str]) -> Restricted:
+        """Take the sub-block of some parameters: rows and columns of all others are left out.
+
+        Args:
+            names: Names of parameters or of modules (all that is inside), or patterns such as `*.bias`; one or several.
 
         Returns:
-            The product, of the input's shape and type.
+            The operator of shape (p, p) with a layout of its own.
 
         Raises:
-            ValueError: The first dimension is not P.
-            MeasurementError: The product is not finite.
+            ValueError: A name matches nothing, or the operator does not know its parameters.
         """
-        given = torch.as_tensor(other)
-        if given.ndim not in (1, 2) or given.shape[0] != self.shape[0]:
-            raise ValueError(
-                f"an operator of shape {self.shape} cannot multiply an array of shape {tuple(given.shape)}"
-            )
-        block = given.detach().to(self.device, self.dtype)
-        if block.ndim == 1:
-            product = self._product(block)
+        return Restricted(self, select(self._known_layout(), names))
+
+    def layers(self) -> dict[str, Restricted]:
+        """Return the diagonal blocks by module, in order: of each, the parameters that it holds itself."""
+        return {name: Restricted(self, kept) for name, kept in modules(self._known_layout()).items()}
+
+    def weight_decay(self, decay: float | Mapping[str, float]) -> Sum:
+        """Add the curvature of ½ Σ_i λ_i w_i², as optimizers mean their `weight_decay`.
+
+        Args:
+            decay: One λ for all parameters, or λ by name, module or pattern (as in `restrict`); the rest gets none.
+
+        Returns:
+            The operator plus diag(λ).
+
+        Raises:
+            ValueError: A name matches nothing, or two stand for the same parameter.
+        """
+        diagonal = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
+        if isinstance(decay, Mapping):
+            layout = self._known_layout()
+            taken: set[int] = set()
+            for pattern, value in decay.items():
+                for index in select(layout, pattern):
+                    if index in taken:
+                        raise ValueError(f"the weight decay of {layout.names[index]} is given twice; give it once")
+                    taken.add(index)
+                    diagonal[layout.slices()[index]] = value
         else:
-            columns = [self._product(column) for column in block.unbind(dim=1)]
-            product = torch.stack(columns, dim=1) if columns else block
-        if isinstance(other, torch.Tensor):
-            return product.to(other.device, other.dtype if other.is_floating_point() else self.dtype)
-        return product.cpu().numpy().astype(np.result_type(np.asarray(other).dtype, np.float32), copy=False)
+            diagonal += decay
+        return self + Diagonal(diagonal, self.layout)
 
-    def _product(self, vector: torch.Tensor) -> torch.Tensor:
-        self.n_matvecs += 1
-        product = self._matvec(vector)
-        if not torch.isfinite(product).all():
-            raise MeasurementError(
-                "a curvature product is not finite: the loss or its derivatives are NaN or infinite at these weights "
-                "on the measured examples; look at the loss, the learning rate and the data"
-            )
-        return product
+    def _known_layout(self) -> ParameterLayout:
+        if self.layout is None:
+            raise ValueError(f"{self!r} does not know the names of its parameters, so none can be chosen by name")
+        return self.layout
 
-    def dense(self) -> torch.Tensor:
-        """Build the whole matrix from P products, symmetrised, shape (P, P): for tests and small models."""
-        identity = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
-        matrix = self @ identity
-        return (matrix + matrix.T) / 2
+    def _cut(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        slices = self._known_layout().slices()
+        return torch.cat([vector[part] for part in joined([slices[i] for i in kept])])
 
-    def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
-        """Return the operator for scipy's solvers, taking and giving float64 arrays."""
+    def _pad(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        slices = self._known_layout().slices()
+        padded = vector.new_zeros(self.shape[0], *vector.shape[1:])
+        start = 0
+        for part in joined([slices[i] for i in kept]):
+            stop = start + part.stop - part.start
+            padded[part] = vector[start:stop]
+            start = stop
+        return padded
 
-        def matvec(vector: np.ndarray) -> np.ndarray:
-            return self @ np.asarray(vector, dtype=np.float64).reshape(-1)
+    # ------------------------------------------------------------------ algebra
 
-        def matmat(block: np.ndarray) -> np.ndarray:
-            return self @ np.asarray(block, dtype=np.float64)
+    def __add__(self, other: SymmetricOperator) -> Sum:
+        return Sum([(1.0, self), (1.0, other)]) if isinstance(other, SymmetricOperator) else NotImplemented
 
-        return scipy.sparse.linalg.LinearOperator(
-            shape=self.shape, matvec=matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=np.float64
-        )
+    def __sub__(self, other: SymmetricOperator) -> Sum:
+        return Sum([(1.0, self), (-1.0, other)]) if isinstance(other, SymmetricOperator) else NotImplemented
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(P={self.shape[0]}, dtype={self.dtype}, n_matvecs={self.n_matvecs})"
+    def __mul__(self, factor: float) -> Sum:
+        return Sum([(float(factor), self)]) if isinstance(factor, (int, float, np.number)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Sum:
+        return self * (1.0 / divisor) if isinstance(divisor, (int, float, np.number)) else NotImplemented
+
+    def __neg__(self) -> Sum:
+        return self * -1.0
 
 
 class DenseOperator(SymmetricOperator):
@@ -99,3 +125,109 @@ class DenseOperator(SymmetricOperator):
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return self.matrix @ vector
+
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self.matrix @ block
+
+
+class Diagonal(SymmetricOperator):
+    """A diagonal matrix, given by its diagonal of shape (P,)."""
+
+    def __init__(self, diagonal: torch.Tensor, layout: ParameterLayout | None = None):
+        super().__init__(diagonal.shape[0], diagonal.dtype, diagonal.device, layout)
+        self.diagonal = diagonal
+
+    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
+        return self.diagonal * vector
+
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self.diagonal[:, None] * block
+
+
+class Sum(SymmetricOperator):
+    """Σ c_j A_j; a product takes one of every A_j, which count it too."""
+
+    def __init__(self, terms: Sequence[tuple[float, SymmetricOperator]]):
+        self.terms: list[tuple[float, SymmetricOperator]] = []
+        for factor, operator in terms:
+            # Sums of sums are flat, so that a long expression prints and multiplies as one.
+            inner = operator.terms if isinstance(operator, Sum) else [(1.0, operator)]
+            self.terms += [(factor * own, part) for own, part in inner]
+        first = self.terms[0][1]
+        known = [part.layout for _, part in self.terms if part.layout is not None]
+        for _, part in self.terms:
+            if part.shape != first.shape or (part.layout is not None and part.layout != known[0]):
+                raise ValueError(
+                    f"operators of shapes {first.shape} and {part.shape} over different parameters cannot be added; "
+                    "take them of the same parameters (restrict both in the same way)"
+                )
+            if part.device != first.device or part.dtype != first.dtype:
+                raise ValueError(
+                    f"operators in {first.dtype} on {first.device} and in {part.dtype} on {part.device} cannot be "
+                    "added; make both from objectives of one dtype on one device"
+                )
+        super().__init__(first.shape[0], first.dtype, first.device, known[0] if known else None)
+
+    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
+        return sum(factor * part._product(vector) for factor, part in self.terms)  # type: ignore[return-value]
+
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self._matvec(block)
+
+    def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        total = torch.zeros_like(vector)
+        for factor, part in self.terms:
+            if part.layout is None:
+                total += factor * self._cut(part._product(self._pad(vector, kept)), kept)
+            else:
+                total += factor * Restricted(part, kept)._product(vector)
+        return total
+
+    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        return self._submatvec(block, kept)
+
+    def __repr__(self) -> str:
+        inner = " + ".join(f"{factor:g} * {part!r}" for factor, part in self.terms)
+        return f"Sum({inner}, n_matvecs={self.n_matvecs})"
+
+
+class Restricted(SymmetricOperator):
+    """The rows and columns of some parameters of an operator; make it with `SymmetricOperator.restrict`.
+
+    Attributes:
+        parent: The operator it is a block of, which counts its products too.
+        kept: Indices of the tensors into the parent's layout.
+    """
+
+    def __init__(self, parent: SymmetricOperator, kept: tuple[int, ...]):
+        own = sublayout(parent._known_layout(), kept)
+        super().__init__(own.total, parent.dtype, parent.device, own)
+        self.parent = parent
+        self.kept = kept
+
+    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
+        self.parent.n_matvecs += 1
+        return self.parent._submatvec(vector, self.kept)
+
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        self.parent.n_matvecs += block.shape[1]
+        return self.parent._submatmat(block, self.kept)
+
+    def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        self.parent.n_matvecs += 1
+        return self.parent._submatvec(vector, tuple(self.kept[i] for i in kept))
+
+    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        self.parent.n_matvecs += block.shape[1]
+        return self.parent._submatmat(block, tuple(self.kept[i] for i in kept))
+
+    def cut(self, vector: torch.Tensor) -> torch.Tensor:
+        """Take the entries of these parameters out of a vector (P,) or block (P, k) of the parent's."""
+        return self.parent._cut(vector, self.kept)
+
+    def pad(self, vector: torch.Tensor) -> torch.Tensor:
+        """Put a vector (p,) or block (p, k) of these parameters among zeros for all others."""
+        return self.parent._pad(vector, self.kept)
+
+    def __repr__(self) -> str:
+        return f"Restricted({self.parent!r}, p={self.shape[0]}, {len(self.kept)} tensors, n_matvecs={self.n_matvecs})"

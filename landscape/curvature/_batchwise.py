@@ -1,0 +1,238 @@
+"""A curvature matrix as a sum over batches, with as many of their graphs kept as a memory budget allows."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from landscape import _batches
+from landscape._errors import MeasurementError
+from landscape.curvature._graph import batches_well, saved_bytes
+from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._selection import sublayout
+from landscape.objective import Objective
+
+MEMORY_BUDGET = 4 * 2**30
+CHUNK_SIZE = 8
+
+
+class Term(abc.ABC):
+    """The curvature of one batch, on a graph that serves any number of products.
+
+    Attributes:
+        roots: The tensors that hold the graph.
+    """
+
+    roots: list[torch.Tensor]
+
+    @abc.abstractmethod
+    def apply(
+        self, parts: Sequence[torch.Tensor | None], wanted: Sequence[int], batched: bool
+    ) -> Sequence[torch.Tensor | None]:
+        """Multiply.
+
+        Args:
+            parts: The vector cut into tensors of the parameters' shapes, None for zero; `batched` ones have a leading
+                dimension of columns.
+            wanted: Indices of the tensors whose rows are wanted.
+            batched: Whether there are many columns.
+
+        Returns:
+            A tensor of each wanted shape, None for zero.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """One pass over a batch.
+
+    Attributes:
+        loss: Its share of the loss.
+        differentiable: Whether the loss depends on the parameters.
+        term: Its curvature; None where there is none.
+    """
+
+    loss: float
+    differentiable: bool
+    term: Term | None
+
+
+class BatchSum(SymmetricOperator):
+    """Σ_b of the curvature of batch b at fixed parameters; subclasses say what that is.
+
+    Batches whose graph does not fit into the budget are differentiated anew for every product, and so are those that
+    are foreseen not to fit. All columns of a block share that pass.
+
+    Attributes:
+        memory_budget: Bytes that kept graphs may take.
+        kept_bytes: Bytes that they take.
+        n_kept: Number of batches whose graph is kept.
+        n_rebuilt: Number of batches that are differentiated for every product.
+        chunk_size: Columns multiplied together.
+        together: Whether columns are multiplied together at all.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        vector: torch.Tensor | None = None,
+        memory_budget: int = MEMORY_BUDGET,
+        chunk_size: int = CHUNK_SIZE,
+    ):
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}; at least one column must be multiplied at a time")
+        super().__init__(objective.n_parameters, objective.dtype, objective.device, objective.layout)
+        self._objective = objective
+        self.memory_budget = memory_budget
+        self.chunk_size = chunk_size
+        self.kept_bytes = 0
+        self.together = False
+        self._kept: list[Term] = []
+        self._rebuilt: list[int] = []
+        with objective.session():
+            # A private copy: the operator stays at this point while training goes on.
+            point = objective.vector() if vector is None else torch.as_tensor(vector).detach().clone()
+            point = point.to(self.device, self.dtype)
+            self._parameters = [part.detach().requires_grad_(True) for part in objective.layout.unflatten(point)]
+            self._buffers = {name: buffer.clone() for name, buffer in objective.buffers().items()}
+            loss, differentiable = self._first_pass()
+        objective.require_graph(differentiable)
+        if not torch.isfinite(loss):
+            raise MeasurementError(
+                f"the loss on the measured examples is {float(loss)}, so it has no curvature; "
+                "look at the weights, the learning rate and the data"
+            )
+
+    @property
+    def n_kept(self) -> int:
+        """Number of batches whose graph is kept."""
+        return len(self._kept)
+
+    @property
+    def n_rebuilt(self) -> int:
+        """Number of batches that are differentiated for every product."""
+        return len(self._rebuilt)
+
+    @property
+    def strategy(self) -> str:
+        """How products are taken."""
+        graphs = "retained graphs" if not self._rebuilt else "graphs rebuilt at every product"
+        if self._rebuilt and self._kept:
+            graphs = f"retained graphs of {self.n_kept} batches, {self.n_rebuilt} rebuilt at every product"
+        return graphs + (f", {self.chunk_size} columns together" if self.together and self.chunk_size > 1 else "")
+
+    @abc.abstractmethod
+    def _build(self, index: int) -> Built:
+        """Evaluate and differentiate one batch."""
+
+    def _loss(self, index: int) -> torch.Tensor:
+        weight = self._objective.weights[index]
+        return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
+
+    def _evaluate(self, index: int) -> torch.Tensor:
+        """Take the loss of a batch whose graph is not kept."""
+        return self._loss(index)
+
+    def _first_pass(self) -> tuple[torch.Tensor, bool]:
+        """Evaluate every batch, and keep the graphs that fit."""
+        total = torch.zeros((), dtype=torch.float64)
+        differentiable = False
+        dearest = 0.0  # bytes an example
+        for index, weight in enumerate(self._objective.weights):
+            if weight == 0:
+                continue
+            examples = _batches.n_examples(self._objective.batches[index])
+            if self.kept_bytes + dearest * examples > self.memory_budget:
+                loss = self._evaluate(index)
+                total += float(loss.detach())
+                differentiable |= loss.requires_grad
+                self._rebuilt.append(index)
+                continue
+            built = self._build(index)
+            total += built.loss
+            differentiable |= built.differentiable
+            if built.term is None:
+                continue
+            size = saved_bytes(built.term.roots, self._parameters)
+            if not dearest:
+                self.together = batches_well(built.term.roots, size)
+            dearest = max(dearest, size / max(examples, 1))
+            if self.kept_bytes + size <= self.memory_budget:
+                self.kept_bytes += size
+                self._kept.append(built.term)
+            else:
+                self._rebuilt.append(index)
+        return total, differentiable
+
+    def _terms(self) -> Iterator[Term]:
+        yield from self._kept
+        if self._rebuilt:
+            with self._objective.session():
+                for index in self._rebuilt:
+                    term = self._build(index).term
+                    if term is not None:
+                        yield term
+
+    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
+        return self._submatvec(vector, tuple(range(len(self._parameters))))
+
+    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
+        return self._submatmat(block, tuple(range(len(self._parameters))))
+
+    def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        parts = self._parts(vector, kept)
+        total: torch.Tensor | None = None
+        for term in self._terms():
+            share = self._joined(term.apply(parts, kept, batched=False), kept)
+            total = share if total is None else total.add_(share)
+        return torch.zeros_like(vector) if total is None else total
+
+    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        rows = block.T.contiguous()
+        total = torch.zeros_like(rows)
+        for term in self._terms():
+            # Within a batch, so that a rebuilt graph serves all columns.
+            for start in range(0, len(rows), self.chunk_size):
+                chunk = slice(start, start + self.chunk_size)
+                total[chunk] += self._chunk(term, rows[chunk], kept)
+        return total.T
+
+    def _chunk(self, term: Term, rows: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+        if self.together and len(rows) > 1:
+            try:
+                return self._joined(term.apply(self._parts(rows, kept), kept, batched=True), kept, len(rows))
+            except RuntimeError:
+                # An operation that cannot be batched; whatever else it was happens again below.
+                self.together = False
+        columns = [self._joined(term.apply(self._parts(row, kept), kept, batched=False), kept) for row in rows]
+        return torch.stack(columns)
+
+    def _parts(self, vector: torch.Tensor, kept: tuple[int, ...]) -> list[torch.Tensor | None]:
+        """Cut a vector, or the rows of a block, into tensors; None for those outside."""
+        assert self.layout is not None
+        own = sublayout(self.layout, kept)
+        parts: list[torch.Tensor | None] = [None] * len(self._parameters)
+        for index, part, shape in zip(kept, own.slices(), own.shapes, strict=True):
+            parts[index] = vector[..., part].reshape(*vector.shape[:-1], *shape)
+        return parts
+
+    def _joined(
+        self, products: Sequence[torch.Tensor | None], kept: tuple[int, ...], rows: int | None = None
+    ) -> torch.Tensor:
+        lead = () if rows is None else (rows,)
+        flat = [
+            self._parameters[index].new_zeros(*lead, self._parameters[index].numel())
+            if product is None
+            else product.detach().to_dense().reshape(*lead, -1)  # embeddings may give sparse ones
+            for index, product in zip(kept, products, strict=True)
+        ]
+        return torch.cat(flat, dim=-1)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(P={self.shape[0]}, dtype={self.dtype}, strategy={self.strategy!r}, "
+            f"n_matvecs={self.n_matvecs})"
+        )

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from landscape import MeasurementError, Objective
+from landscape.curvature import ggn, kfac
+
+
+def blocks(operator):
+    return torch.block_diag(*[operator.restrict(name).dense() for name in operator.layout.names])
+
+
+def test_without_curvlinops_the_error_says_how_to_install_it(cases, monkeypatch):
+    monkeypatch.setitem(sys.modules, "curvlinops", None)
+    with pytest.raises(MeasurementError, match=r"curvlinops, which is not installed.*\[kfac\].*--no-deps"):
+        kfac(Objective(cases.mlp(), nn.CrossEntropyLoss(), [cases.data()]))
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        nn.CrossEntropyLoss(torch.ones(3)),
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        nn.CrossEntropyLoss(ignore_index=1),
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.functional.cross_entropy,
+    ],
+)
+def test_other_losses_are_refused(cases, loss_fn):
+    with pytest.raises(MeasurementError, match=r"plain CrossEntropyLoss.*use ggn\(objective\)"):
+        kfac(Objective(cases.mlp(), loss_fn, [cases.data()]))
+
+
+def test_lightning_modules_are_refused(cases):
+    with pytest.raises(MeasurementError, match=r"need Objective\(model, loss_fn, batches\)"):
+        kfac(Objective.from_lightning(cases.Eventful(), [cases.data()]))
+
+
+def test_settings_are_checked(cases):
+    objective = Objective(cases.mlp(), nn.CrossEntropyLoss(), [cases.data()])
+    with pytest.raises(ValueError, match=r"method is 'full'"):
+        kfac(objective, method="full")
+    with pytest.raises(ValueError, match=r"approximation is 'shrink'"):
+        kfac(objective, approximation="shrink")
+
+
+# curvlinops is an optional extra; the benchmark environment has it.
+if importlib.util.find_spec("curvlinops"):
+    pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own imports
+
+    @pytest.fixture
+    def deep_linear():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).double()
+        return Objective(model, nn.MSELoss(), [(torch.randn(1, 4), torch.randn(1, 2))])
+
+    @pytest.mark.parametrize("method", ["kfac", "ekfac"])
+    def test_exact_for_a_deep_linear_network_on_one_example(deep_linear, method):
+        operator = kfac(deep_linear, method)
+        torch.testing.assert_close(operator.dense(), blocks(ggn(deep_linear)), rtol=1e-10, atol=1e-13)
+
+    @pytest.mark.parametrize("method", ["kfac", "ekfac"])
+    def test_inverse(deep_linear, method):
+        operator = kfac(deep_linear, method)
+        identity = torch.eye(operator.shape[0], dtype=torch.float64)
+        inverse = operator.inverse(0.1)
+        torch.testing.assert_close(inverse.dense() @ (operator.dense() + 0.1 * identity), identity)
+        assert "inverse, damping=0.1" in repr(inverse)
+        with pytest.raises(ValueError, match=r"damping is 0"):
+            operator.inverse(0)
+        with pytest.raises(ValueError, match=r"an inverse already"):
+            inverse.inverse(0.1)
+
+    def test_cutting_the_examples_differently_changes_nothing(cases):
+        x, y = cases.data(12)
+        model = cases.mlp().double()
+        whole = kfac(Objective(model, nn.CrossEntropyLoss(), [(x, y)]))
+        cut = kfac(Objective(model, nn.CrossEntropyLoss(), [(x[:5], y[:5]), (x[5:], y[5:])]))
+        torch.testing.assert_close(cut.dense(), whole.dense())
+        exact = ggn(Objective(model, nn.CrossEntropyLoss(), [(x, y)])).restrict("4.bias").dense()
+        torch.testing.assert_close(whole.restrict("4.bias").dense(), exact)
+
+    def test_other_layers_are_left_out(cases):
+        data = [(torch.randn(5, 1, 5, 5), torch.arange(5) % 3)]
+        operator = kfac(Objective(cases.ConvNet().double(), nn.CrossEntropyLoss(), data))
+        assert operator.layout.names == ("conv.weight", "conv.bias", "head.weight", "head.bias")
+
+    def test_models_without_such_layers_are_refused():
+        model = nn.Sequential(nn.LayerNorm(3))
+        with pytest.raises(MeasurementError, match=r"no trainable linear or two-dimensional"):
+            kfac(Objective(model, nn.MSELoss(), [(torch.randn(2, 3), torch.randn(2, 3))]))
