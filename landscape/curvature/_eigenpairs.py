@@ -9,16 +9,14 @@ import torch
 
 from landscape._errors import MeasurementError
 from landscape._results import Result
-from landscape.curvature._lanczos import Krylov, rademacher
+from landscape.curvature._convergence import is_small, negligible, select
+from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
-from landscape.curvature._verification import outermost, ranked
+from landscape.curvature._ritz_space import RitzSpace
+from landscape.curvature._search import Search
 
 # Up to this size all P products are affordable, and exact: multiple eigenvalues come out with their multiplicity.
 _DENSE_SIZE = 512
-# Fewer steps than this do not show a missed eigenvalue.
-_LEAST_LOOK = 8
-# Share of the steps after which a pair must have had its value already.
-_PERSISTENCE = 0.85
 _ENDS = ("LA", "SA", "LM", "BE")
 
 
@@ -54,6 +52,8 @@ def top_eigenpairs(
     seed: int = 0,
     max_matvecs: int | None = None,
     method: str = "auto",
+    max_basis: int | None = None,
+    thorough: bool | None = None,
 ) -> Eigenpairs:
     """Compute k extreme eigenpairs, Hv = λv.
 
@@ -91,14 +91,12 @@ def top_eigenpairs(
     check_count(operator, k)
     if method == "dense" or (method == "auto" and operator.shape[0] <= _DENSE_SIZE):
         return _dense(operator, k, which, tol, seed)
-    krylov = Krylov(operator, rademacher(operator.shape[0], seed), seed)
     before = operator.n_matvecs
     budget = max_matvecs or max(100, 10 * k)
-    search(krylov, ((k, which),), tol, budget)
-    pairs = extract(krylov, k, which, tol, seed)
-    del krylov  # its basis is the largest thing in memory
-    pairs = verify(operator, pairs, which, tol, budget)
-    return dataclasses.replace(pairs, n_matvecs=operator.n_matvecs - before)
+    capacity = max_basis or room(operator.shape[0], k, budget)
+    space = RitzSpace(operator, rademacher(operator.shape[0], seed), capacity, seed)
+    known = Search(space, ((k, which),), tol, budget, thorough).run()[0]
+    return dataclasses.replace(extract(space, k, which, known, seed), n_matvecs=operator.n_matvecs - before)
 
 
 def check_count(operator: SymmetricOperator, k: int) -> None:
@@ -116,125 +114,27 @@ def check_count(operator: SymmetricOperator, k: int) -> None:
         )
 
 
-def search(krylov: Krylov, wanted: tuple[tuple[int, str], ...], tol: float, budget: int) -> None:
-    """Grow a Krylov space until the wanted pairs, (k, which) each, have converged or the budget is spent.
-
-    Enough of the budget is left for `verify`; where it cannot be met so but spans the whole space, that is spanned.
-    """
-    size = krylov.basis.shape[1]
-    most = min(size, budget - second_look(budget))
-    krylov.grow(min(most, 2 * max(k for k, _ in wanted)) - krylov.steps)
-    while krylov.steps < size:
-        if all(_established(krylov, k, which, tol).all() for k, which in wanted):
-            return
-        if krylov.steps >= most:
-            krylov.grow(size - krylov.steps if budget >= size else 0)
-            return
-        krylov.grow(min(most - krylov.steps, max(2, krylov.steps // 10)))
+def room(size: int, k: int, budget: int) -> int:
+    """Vectors in the basis by default: all of the budget for small operators, else enough for k pairs."""
+    return min(size, budget if is_small(size) else 2 * k + 24)
 
 
-def select(values: np.ndarray, k: int, which: str) -> np.ndarray:
-    """Return the indices of the wanted among ascending values, in the order of the result."""
-    order = np.arange(len(values))
-    if which == "LA":
-        return order[::-1][:k]
-    if which == "SA":
-        return order[:k]
-    if which == "LM":
-        return np.argsort(-np.abs(values), kind="stable")[:k]
-    bottom = min(k // 2, len(values))
-    top = order[bottom:][::-1][: k - bottom]
-    return np.concatenate([top, order[:bottom][::-1]])
-
-
-def extract(krylov: Krylov, k: int, which: str, tol: float, seed: int) -> Eigenpairs:
-    """Take the wanted Ritz pairs out of a Krylov space."""
-    values, vectors = krylov.ritz()
+def extract(space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int) -> Eigenpairs:
+    """Take the wanted Ritz pairs out of a space, `known` telling which of them are converged."""
+    values, vectors = space.ritz()
     wanted = select(values, k, which)
-    residuals = krylov.residuals(vectors)
-    whole = krylov.steps == krylov.basis.shape[1]  # then nothing is missing
-    each = np.full(len(wanted), True) if whole else _established(krylov, k, which, tol)
+    residuals = space.residuals(vectors)
+    each = np.pad(known, (0, len(wanted) - len(known)), constant_values=False)
     padded = k - len(wanted)  # a budget below k leaves pairs unknown, and says so
     return Eigenpairs(
         values=np.pad(values[wanted], (0, padded), constant_values=np.nan),
-        vectors=torch.nn.functional.pad(krylov.lift(vectors[:, wanted]), (0, padded), value=float("nan")),
+        vectors=torch.nn.functional.pad(space.lift(vectors[:, wanted]), (0, padded), value=float("nan")),
         residuals=np.pad(residuals[wanted], (0, padded), constant_values=np.nan),
         converged_each=np.pad(each, (0, padded), constant_values=False),
         converged=np.bool_(each.all() and not padded),
-        n_matvecs=krylov.steps,
+        n_matvecs=space.steps,
         seed=seed,
     )
-
-
-def second_look(budget: int) -> int:
-    """Products of a budget that are kept for `verify`; none where it leaves too little for that."""
-    return 0 if budget < 2 * _LEAST_LOOK else min(20, max(_LEAST_LOOK, budget // 6))
-
-
-def verify(operator: SymmetricOperator, pairs: Eigenpairs, which: str, tol: float, budget: int) -> Eigenpairs:
-    """Withdraw `converged` from pairs inside of an eigenvalue that a second look finds and they leave out.
-
-    Returns:
-        The same pairs; without a budget for a second look none counts as converged.
-    """
-    size = operator.shape[0]
-    if not pairs.converged_each.any() or pairs.n_matvecs >= size:
-        return pairs
-    if not second_look(budget):
-        nowhere = np.zeros_like(pairs.converged_each)
-        return dataclasses.replace(pairs, converged_each=nowhere, converged=np.bool_(False))
-    known = pairs.vectors[:, torch.as_tensor(np.isfinite(pairs.values), device=pairs.vectors.device)]
-    low, high = outermost(operator, known, second_look(budget), pairs.seed)
-    values = np.nan_to_num(pairs.values)
-    slack = tol * np.maximum(np.abs(values), _negligible(values, tol))
-    above, below = high <= values + slack, low >= values - slack
-    if which == "LM":
-        whole = np.maximum(np.abs(low), np.abs(high)) <= np.abs(values) + slack
-    elif which == "BE":
-        split = np.arange(len(values)) < len(values) - len(values) // 2
-        whole = np.where(split, above, below)
-    else:
-        whole = above if which == "LA" else below
-    each = pairs.converged_each & whole
-    return dataclasses.replace(pairs, converged_each=each, converged=np.bool_(each.all()))
-
-
-def _established(krylov: Krylov, k: int, which: str, tol: float) -> np.ndarray:
-    """Whether each wanted pair has converged and already had some steps ago, in the same rank.
-
-    An eigenvalue that has not surfaced yet lets the next one pass for it, until it appears between the two.
-
-    Returns:
-        One flag a wanted pair.
-    """
-    found, known = [], []
-    for steps in (max(1, int(_PERSISTENCE * krylov.steps)), krylov.steps):
-        values, vectors = krylov.ritz(steps)
-        residuals = krylov.beta[steps - 1] * np.abs(vectors[-1])
-        wanted = select(values, k, which)
-        each = ranked(values, wanted, _met(values, residuals, tol), _errors(values, residuals), which)
-        found.append(np.pad(values[wanted], (0, k - len(wanted)), constant_values=np.nan))
-        known.append(np.pad(each, (0, k - len(wanted)), constant_values=False))
-    same = np.abs(found[1] - found[0]) <= tol * np.maximum(np.abs(found[1]), _negligible(values, tol))
-    return (known[0] & known[1] & same)[: len(wanted)]
-
-
-def _negligible(values: np.ndarray, tol: float) -> float:
-    """Magnitude below which an eigenvalue counts as zero: its own size is no measure of accuracy there."""
-    return tol * float(np.abs(values).max(initial=0.0))
-
-
-def _met(values: np.ndarray, residuals: np.ndarray, tol: float) -> np.ndarray:
-    """Whether each Ritz pair has a small residual, and its value a smaller error."""
-    size = np.maximum(np.abs(values), _negligible(values, tol))
-    return (residuals <= tol * size) & (_errors(values, residuals) <= 0.01 * tol * size)
-
-
-def _errors(values: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """Bounds on the errors of Ritz values, residual²/gap with the gaps between them."""
-    spacing = np.diff(values)
-    gap = np.minimum(np.append(spacing, np.inf), np.insert(spacing, 0, np.inf))
-    return np.minimum(residuals, residuals**2 / np.maximum(gap, 1e-300))
 
 
 def _dense(operator: SymmetricOperator, k: int, which: str, tol: float, seed: int) -> Eigenpairs:
@@ -247,6 +147,6 @@ def _dense(operator: SymmetricOperator, k: int, which: str, tol: float, seed: in
     kept = chosen.double()
     residuals = torch.linalg.vector_norm(matrix @ kept - kept * values[wanted.copy()], dim=0).cpu().numpy()
     residuals = np.hypot(residuals, torch.finfo(operator.dtype).eps * np.abs(host).max())
-    each = residuals <= tol * np.maximum(np.abs(host[wanted]), _negligible(host, tol))
+    each = residuals <= tol * np.maximum(np.abs(host[wanted]), negligible(host, tol))
     spent = operator.n_matvecs - before
     return Eigenpairs(host[wanted], chosen, residuals, each, np.bool_(each.all()), spent, seed)
