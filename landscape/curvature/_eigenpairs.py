@@ -17,6 +17,8 @@ from landscape.curvature._search import Search
 
 # Up to this size all P products are affordable, and exact: multiple eigenvalues come out with their multiplicity.
 _DENSE_SIZE = 512
+# A basis needs that many vectors beside the k wanted ones, for steps between restarts and the second look.
+_LEAST_SPARE = 6
 _ENDS = ("LA", "SA", "LM", "BE")
 
 
@@ -53,36 +55,47 @@ def top_eigenpairs(
     max_matvecs: int | None = None,
     method: str = "auto",
     max_basis: int | None = None,
+    memory: str = "default",
     thorough: bool | None = None,
 ) -> Eigenpairs:
     """Compute k extreme eigenpairs, Hv = λv.
 
-    Lanczos with full reorthogonalisation runs until the residual of every wanted pair is below tol·|λ|, and the error
-    of its value, at most residual²/gap, below tol·|λ|/100 (Parlett 1998, §11.7), and until both held already after
-    85 % of the steps, with the same value in the same rank. A Krylov space holds one vector of a multiple eigenvalue,
-    so a second look from another start follows, with the found pairs taken out: where it meets an eigenvalue that
-    should have been among them, those inside of it are not called converged. At an end where many eigenvalues lie
-    within 1e-6 of the largest magnitude around zero, ranks are not told apart. Up to P = 512 the matrix is built
-    instead, which finds eigenvalues of any multiplicity.
+    Thick-restart Lanczos with full reorthogonalisation runs until the error of every wanted value, by the bound
+    residual²/gap (Parlett 1998, §11.7), is below tol·|λ|. A Krylov space holds one vector of a multiple eigenvalue, so
+    a second look from a random direction follows, orthogonal to all that was found: where it meets an eigenvalue that
+    should have been among them, the search goes on; what cannot be confirmed is not called converged. Up to P = 4096,
+    where products cost next to nothing, the search is thorough: values to a hundredth of the tolerance, and a longer
+    second look. Beyond, the second look takes an eighth of the products, which does not rule out a second vector of one
+    of the inner eigenvalues; `thorough=True` does. At an end where many eigenvalues lie within tol² of the largest
+    magnitude around zero, ranks are not told apart. Up to P = 512 the matrix is built instead, which finds eigenvalues
+    of any multiplicity.
 
-    Memory: (n_matvecs, P) numbers of the operator's type.
+    Memory: a basis of (2 k + 24, P) numbers of the operator's type (max_matvecs rows up to P = 4096), touched as it
+    grows, and the result, beside what the operator holds. `memory="low"`: (k + 6, P), of which the result is a part,
+    for up to twice the products.
 
     Args:
         operator: The symmetric operator, shape (P, P).
         k: Number of pairs.
         which: "LA" largest, "SA" smallest (most negative), "LM" largest in magnitude, "BE" from both ends (one more
             from the top where k is odd).
-        tol: Relative residual to reach.
+        tol: Relative accuracy of the values; the residuals are then about √tol·|λ| or less.
         seed: Seed of the start vector.
-        max_matvecs: Most products to spend, by default max(100, 10 k); pairs that did not converge by then say so.
+        max_matvecs: Most products to spend, by default max(100, 10 k), twice that with little memory; pairs that did
+            not converge by then say so.
         method: "auto", "lanczos" or "dense".
+        max_basis: Most vectors in the basis, instead of what `memory` says; k + 6 at least.
+        memory: "default" or "low".
+        thorough: Whether to spend more products on certainty; by default up to P = 4096.
 
     Returns:
         The pairs with residuals and `converged`.
 
     Raises:
         MeasurementError: k exceeds the number of parameters, or a product is not finite.
-        ValueError: `which` or `method` is unknown, or k < 1.
+        ValueError: `which`, `method` or `memory` is unknown, k < 1, or the basis is too small.
+
+    Source: Wu & Simon 2000, doi:10.1137/S0895479898334605 (thick restart).
     """
     if which not in _ENDS:
         raise ValueError(f"which is {which!r}; it must be one of {', '.join(_ENDS)}")
@@ -91,12 +104,19 @@ def top_eigenpairs(
     check_count(operator, k)
     if method == "dense" or (method == "auto" and operator.shape[0] <= _DENSE_SIZE):
         return _dense(operator, k, which, tol, seed)
+    if memory not in ("default", "low"):
+        raise ValueError(f"memory is {memory!r}; it must be 'default' or 'low'")
+    size, low = operator.shape[0], memory == "low"
+    least = min(size, k + _LEAST_SPARE)
+    if max_basis is not None and max_basis < least:
+        raise ValueError(f"a basis of {max_basis} vectors is too small for k={k}; allow {least} at least")
     before = operator.n_matvecs
-    budget = max_matvecs or max(100, 10 * k)
-    capacity = max_basis or room(operator.shape[0], k, budget)
-    space = RitzSpace(operator, rademacher(operator.shape[0], seed), capacity, seed)
+    budget = max_matvecs or max(100, 10 * k) * (2 if low else 1)
+    capacity = max_basis or (least if low else room(size, k, budget))
+    space = RitzSpace(operator, rademacher(size, seed), capacity, seed)
     known = Search(space, ((k, which),), tol, budget, thorough).run()[0]
-    return dataclasses.replace(extract(space, k, which, known, seed), n_matvecs=operator.n_matvecs - before)
+    pairs = extract(space, k, which, known, seed, in_place=True)
+    return dataclasses.replace(pairs, n_matvecs=operator.n_matvecs - before)
 
 
 def check_count(operator: SymmetricOperator, k: int) -> None:
@@ -119,16 +139,31 @@ def room(size: int, k: int, budget: int) -> int:
     return min(size, budget if is_small(size) else 2 * k + 24)
 
 
-def extract(space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int) -> Eigenpairs:
-    """Take the wanted Ritz pairs out of a space, `known` telling which of them are converged."""
+def extract(
+    space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int, in_place: bool = False
+) -> Eigenpairs:
+    """Take the wanted Ritz pairs out of a space, `known` telling which of them are converged.
+
+    Args:
+        space: The space.
+        k: Number of pairs.
+        which: The end.
+        known: Whether each is known to be what it is taken for.
+        seed: Seed to put down.
+        in_place: Whether the vectors may take the place of the basis, which needs no further memory.
+
+    Returns:
+        The pairs.
+    """
     values, vectors = space.ritz()
     wanted = select(values, k, which)
     residuals = space.residuals(vectors)
     each = np.pad(known, (0, len(wanted) - len(known)), constant_values=False)
+    lifted = (space.become if in_place else space.lift)(vectors[:, wanted])
     padded = k - len(wanted)  # a budget below k leaves pairs unknown, and says so
     return Eigenpairs(
         values=np.pad(values[wanted], (0, padded), constant_values=np.nan),
-        vectors=torch.nn.functional.pad(space.lift(vectors[:, wanted]), (0, padded), value=float("nan")),
+        vectors=torch.nn.functional.pad(lifted, (0, padded), value=float("nan")) if padded else lifted,
         residuals=np.pad(residuals[wanted], (0, padded), constant_values=np.nan),
         converged_each=np.pad(each, (0, padded), constant_values=False),
         converged=np.bool_(each.all() and not padded),

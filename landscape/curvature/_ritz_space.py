@@ -158,17 +158,21 @@ class RitzSpace:
         """Shrink the basis to the Ritz vectors with the given indices (of ascending values)."""
         values, vectors = self.ritz()
         values, vectors = values[kept], vectors[:, kept]
-        rotation = torch.as_tensor(vectors.T.copy(), dtype=self._basis.dtype, device=self._basis.device)
-        for begin in range(0, self.size, _CHUNK):
-            part = self._basis[:, begin : begin + _CHUNK]
-            part[: len(kept)] = rotation @ part[: self.count]
+        self._rotate(vectors)
         self._tail = self._tail @ vectors
-        self._lost = [row @ vectors for row in self._lost]
+        self._lost = [row @ vectors[: len(row)] for row in self._lost]
         self._projected[:] = 0.0
         np.fill_diagonal(self._projected[: len(kept), : len(kept)], values)
         self._chain = self.count = len(kept)
         self._first_chain = False
         self._ritz = None
+
+    def _rotate(self, vectors: np.ndarray) -> None:
+        """Put combinations of the basis in the place of its first vectors."""
+        rotation = torch.as_tensor(vectors.T.copy(), dtype=self._basis.dtype, device=self._basis.device)
+        for begin in range(0, self.size, _CHUNK):
+            part = self._basis[:, begin : begin + _CHUNK]
+            part[: len(rotation)] = rotation @ part[: self.count]
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Return Ritz values (ascending, (count,)) and their coefficients in the basis, in columns."""
@@ -193,3 +197,10 @@ class RitzSpace:
         """Turn columns of coefficients (count, k) into vectors of the whole space, shape (P, k)."""
         rotation = torch.as_tensor(vectors.T.copy(), dtype=self._basis.dtype, device=self._basis.device)
         return (rotation @ self.basis).T
+
+    def become(self, vectors: np.ndarray) -> torch.Tensor:
+        """Do what `lift` does in the basis's own memory, most of which is given back; the space is used up by it."""
+        self._rotate(vectors)
+        count = vectors.shape[1]
+        basis, self._basis = self._basis, self._basis[:0]
+        return basis[:count].T if 2 * count >= len(basis) else basis[:count].clone().T

@@ -10,8 +10,8 @@ from landscape.curvature._verification import look, outer, second_look
 
 # Share of the steps after which a pair must have had its value already, where products are cheap.
 _PERSISTENCE = 0.85
-# Steps over which values must have stood still, where they are not.
-_STILL = 2
+# Share of the products that the second look may add where they are not.
+_QUICK_LOOK = 1 / 8
 
 Wanted = tuple[tuple[int, str], ...]
 
@@ -19,10 +19,11 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the error of its value is within tol·|λ|: by the bound residual²/gap, or because the value
-    changed by less over the last two steps. Small operators, whose products cost next to nothing, go on to a hundredth
-    of that, and until it held already after 85 % of the steps: an eigenvalue that has not surfaced yet lets the next
-    one pass for it, until it appears between the two. Then comes the second look of `_verification.look`.
+    A pair has converged when the bound residual²/gap on the error of its value is within tol·|λ|. The thorough search,
+    which is the default where products cost next to nothing, goes on to a hundredth of that, and until it held already
+    after 85 % of the steps: an eigenvalue that has not surfaced yet lets the next one pass for it, until it appears
+    between the two. Then comes the second look of `_verification.look`, up to 16 products of it in a thorough search,
+    else an eighth of those spent before.
 
     Args:
         space: The space.
@@ -55,7 +56,7 @@ class Search:
             if allowed < reserve or not reserve or not any(flags.any() for flags in found):
                 return [np.zeros_like(flags) for flags in found]
             if not self.thorough:
-                allowed = min(allowed, max(3, space.steps // 10))
+                allowed = min(allowed, max(4, int(_QUICK_LOOK * space.steps)))
             confirmed = look(space, self.wanted, self.tol, allowed)
             found = [a & b for a, b in zip(found, confirmed, strict=True)]
             if _all(confirmed):
@@ -103,12 +104,6 @@ class Search:
         bounds = errors(values, space.residuals(vectors))
         chosen = [select(values, k, which) for k, which in self.wanted]
         found = [values[c] for c in chosen]
-        if not self.thorough:
-            past = [entry for entry in self._history if entry[0] <= space.steps - _STILL]
-            for index, at in enumerate(chosen) if past else ():
-                old = past[-1][1][index]
-                count = min(len(at), len(old))
-                bounds[at[:count]] = np.minimum(bounds[at[:count]], np.abs(found[index][:count] - old[:count]))
         met = bounds <= slack(values, values, 0.01 * self.tol if self.thorough else self.tol)
         known = [ranked(values, c, met, bounds, which) for c, (_, which) in zip(chosen, self.wanted, strict=True)]
         self._history.append((space.steps, found, known))

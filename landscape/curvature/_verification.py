@@ -63,6 +63,7 @@ def look(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most
     """
     before = [_chosen(space, k, which) for k, which in wanted]
     marks = _marks(space, wanted, tol)
+    most = min(most, space.capacity - sum(k for k, _ in wanted) - 1)
     if space.count + most > space.capacity:
         space.restart(outer(space.ritz()[0], wanted, space.capacity - most))
     space.inject()
