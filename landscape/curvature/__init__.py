@@ -11,6 +11,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "_operator": ["SymmetricOperator"],
         "_pyhessian": ["pyhessian_spectrum"],
         "_spectrum": ["Spectrum", "spectrum"],
+        "_tracking": ["Tracked", "track"],
         "_trace": ["TraceEstimate", "trace"],
     },
 )
@@ -22,10 +23,12 @@ __all__ = [
     "Spectrum",
     "SymmetricOperator",
     "TraceEstimate",
+    "Tracked",
     "hessian",
     "pyhessian_spectrum",
     "spectral_density",
     "spectrum",
     "top_eigenpairs",
     "trace",
+    "track",
 ]

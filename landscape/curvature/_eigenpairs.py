@@ -19,6 +19,7 @@ from landscape.curvature._search import Search
 _DENSE_SIZE = 512
 # A basis needs that many vectors beside the k wanted ones, for steps between restarts and the second look.
 _LEAST_SPARE = 6
+_LOW_SPARE = 10
 _ENDS = ("LA", "SA", "LM", "BE")
 
 
@@ -71,7 +72,7 @@ def top_eigenpairs(
     of any multiplicity.
 
     Memory: a basis of (2 k + 24, P) numbers of the operator's type (max_matvecs rows up to P = 4096), touched as it
-    grows, and the result, beside what the operator holds. `memory="low"`: (k + 6, P), of which the result is a part,
+    grows, and the result, beside what the operator holds. `memory="low"`: (k + 10, P), of which the result is a part,
     for up to twice the products.
 
     Args:
@@ -112,7 +113,7 @@ def top_eigenpairs(
         raise ValueError(f"a basis of {max_basis} vectors is too small for k={k}; allow {least} at least")
     before = operator.n_matvecs
     budget = max_matvecs or max(100, 10 * k) * (2 if low else 1)
-    capacity = max_basis or (least if low else room(size, k, budget))
+    capacity = max_basis or (min(size, k + _LOW_SPARE) if low else room(size, k, budget))
     space = RitzSpace(operator, rademacher(size, seed), capacity, seed)
     known = Search(space, ((k, which),), tol, budget, thorough).run()[0]
     pairs = extract(space, k, which, known, seed, in_place=True)
