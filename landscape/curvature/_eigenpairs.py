@@ -62,7 +62,7 @@ def top_eigenpairs(
     """Compute k extreme eigenpairs, Hv = λv.
 
     Thick-restart Lanczos with full reorthogonalisation runs until the error of every wanted value, by the bound
-    residual²/gap (Parlett 1998, §11.7), is below tol·|λ|. A Krylov space holds one vector of a multiple eigenvalue, so
+    residual²/gap (Parlett 1998, §11.7), is below 0.5 tol·|λ|. A Krylov space holds one vector of a multiple eigenvalue, so
     a second look from a random direction follows, orthogonal to all that was found: where it meets an eigenvalue that
     should have been among them, the search goes on; what cannot be confirmed is not called converged. Up to P = 4096,
     where products cost next to nothing, the search is thorough: values to a hundredth of the tolerance, and a longer
@@ -140,9 +140,7 @@ def room(size: int, k: int, budget: int) -> int:
     return min(size, budget if is_small(size) else 2 * k + 24)
 
 
-def extract(
-    space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int, in_place: bool = False
-) -> Eigenpairs:
+def extract(space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int, in_place: bool = False) -> Eigenpairs:
     """Take the wanted Ritz pairs out of a space, `known` telling which of them are converged.
 
     Args:

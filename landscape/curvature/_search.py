@@ -10,6 +10,8 @@ from landscape.curvature._verification import look, outer, second_look
 
 # Share of the steps after which a pair must have had its value already, where products are cheap.
 _PERSISTENCE = 0.85
+# The bound takes the gaps between Ritz values for those between eigenvalues, which may be narrower.
+_MARGIN = 0.5
 # Share of the products that the second look may add where they are not.
 _QUICK_LOOK = 1 / 8
 
@@ -19,8 +21,8 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the bound residual²/gap on the error of its value is within tol·|λ|. The thorough search,
-    which is the default where products cost next to nothing, goes on to a hundredth of that, and until it held already
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.5 tol·|λ|. The thorough search,
+    which is the default where products cost next to nothing, goes on to 0.01 tol·|λ|, and until it held already
     after 85 % of the steps: an eigenvalue that has not surfaced yet lets the next one pass for it, until it appears
     between the two. Then comes the second look of `_verification.look`, up to 16 products of it in a thorough search,
     else an eighth of those spent before.
@@ -104,7 +106,7 @@ class Search:
         bounds = errors(values, space.residuals(vectors))
         chosen = [select(values, k, which) for k, which in self.wanted]
         found = [values[c] for c in chosen]
-        met = bounds <= slack(values, values, 0.01 * self.tol if self.thorough else self.tol)
+        met = bounds <= slack(values, values, (0.01 if self.thorough else _MARGIN) * self.tol)
         known = [ranked(values, c, met, bounds, which) for c, (_, which) in zip(chosen, self.wanted, strict=True)]
         self._history.append((space.steps, found, known))
 
