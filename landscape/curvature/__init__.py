@@ -24,6 +24,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "_operator": ["SymmetricOperator"],
         "_pyhessian": ["pyhessian_spectrum"],
         "_spectrum": ["Spectrum", "spectrum"],
+        "_tracking": ["Tracked", "track"],
         "_trace": ["TraceEstimate", "trace"],
     },
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Spectrum",
     "SymmetricOperator",
     "TraceEstimate",
+    "Tracked",
     "condition_number",
     "diagonal",
     "effective_dimension",
@@ -59,4 +61,5 @@ __all__ = [
     "spectrum",
     "top_eigenpairs",
     "trace",
+    "track",
 ]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from landscape._results import Result
+from landscape.curvature._convergence import slack
 from landscape.curvature._density import SpectralDensity, assemble, quadrature
-from landscape.curvature._eigenpairs import Eigenpairs, check_count, extract, search, second_look, verify
+from landscape.curvature._eigenpairs import Eigenpairs, check_count, extract, room
 from landscape.curvature._lanczos import Krylov, rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._ritz_space import RitzSpace
+from landscape.curvature._search import Search
+from landscape.curvature._verification import second_look
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +47,20 @@ def spectrum(
     """Compute the top and bottom eigenpairs and the spectral density from shared Krylov runs.
 
     The first probe's Lanczos run goes on until both ends have converged, as in `top_eigenpairs`; its quadrature is also
-    the density's first probe. `probes` − 1 shorter runs give the density its standard error.
+    the density's first probe. `probes` − 1 shorter runs give the density its standard error, and a further look at the
+    ends that costs nothing: where one of them sees beyond a value, that value and those inside of it are not called
+    converged.
 
     Args:
         operator: The symmetric operator, shape (P, P).
         k: Number of pairs at the top.
         k_bottom: Number of pairs at the bottom.
-        tol: Relative residual of the eigenpairs.
+        tol: Relative accuracy of the eigenvalues.
         seed: Seed of the probes.
         probes: Probes of the density.
         steps: Lanczos steps of each further probe.
         max_matvecs: Most products of the first run, by default max(100, 10 k), a sixth of them (20 at most) kept for
-            the second look of `top_eigenpairs` at each end.
+            the second look of `top_eigenpairs`.
 
     Returns:
         Eigenpairs of both ends and the density.
@@ -62,19 +70,39 @@ def spectrum(
     """
     check_count(operator, max(k, k_bottom))
     before = operator.n_matvecs
-    first = Krylov(operator, rademacher(operator.shape[0], seed, 0), seed)
     budget = max_matvecs or max(100, 10 * k)
-    first.grow(min(steps, budget - second_look(budget)))
-    search(first, ((k, "LA"), (k_bottom, "SA")), tol, budget)
-    top = extract(first, k, "LA", tol, seed)
-    bottom = extract(first, k_bottom, "SA", tol, seed)
-    quadratures = [quadrature(first)]
-    del first  # its basis is the largest thing in memory
-    top = verify(operator, top, "LA", tol, budget)
-    bottom = verify(operator, bottom, "SA", tol, budget)
+    size = operator.shape[0]
+    space = RitzSpace(
+        operator, rademacher(size, seed, 0), max(room(size, k + k_bottom, budget), min(steps, budget)), seed
+    )
+    space.grow(min(steps, budget - second_look(budget)))
+    known = Search(space, ((k, "LA"), (k_bottom, "SA")), tol, budget).run()
+    top = extract(space, k, "LA", known[0], seed)
+    bottom = extract(space, k_bottom, "SA", known[1], seed)
+    quadratures = [space.quadrature()]
+    del space  # its basis is the largest thing in memory
     for probe in range(1, probes):
-        krylov = Krylov(operator, rademacher(operator.shape[0], seed, probe), seed)
+        krylov = Krylov(operator, rademacher(size, seed, probe), seed)
         krylov.grow(steps)
         quadratures.append(quadrature(krylov))
+        nodes = quadratures[-1][0]
+        top, bottom = _unsurpassed(top, nodes[::-1], tol), _unsurpassed(bottom, nodes, tol)
     total = operator.n_matvecs - before
-    return Spectrum(top, bottom, assemble(quadratures, operator.shape[0], seed, total), total)
+    return Spectrum(top, bottom, assemble(quadratures, size, seed, total), total)
+
+
+def _unsurpassed(pairs: Eigenpairs, nodes: np.ndarray, tol: float) -> Eigenpairs:
+    """Withdraw `converged` where another probe's Ritz values lie further out: they are bounds on the exact ones.
+
+    Returns:
+        The pairs, whose values are not changed.
+    """
+    count = min(len(nodes), len(pairs.values))
+    values = np.nan_to_num(pairs.values)
+    outwards = np.sign(nodes[0] - nodes[-1])
+    beyond = outwards * (nodes[:count] - values[:count]) > slack(values[:count], nodes, tol)
+    if not beyond.any():
+        return pairs
+    each = pairs.converged_each.copy()
+    each[int(np.argmax(beyond)) :] = False
+    return dataclasses.replace(pairs, converged_each=each, converged=np.bool_(False))

@@ -3,84 +3,126 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from landscape.curvature._lanczos import Krylov, rademacher
-from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._convergence import negligible, select, slack
+from landscape.curvature._ritz_space import RitzSpace
 
-# Index of the start vector of the second look, past those that densities and traces draw.
-_SECOND_LOOK = 1_000_003
-
-
-class _Deflated(SymmetricOperator):
-    """(I − VVᵀ) H (I − VVᵀ): the operator without the eigenpairs that are known."""
-
-    def __init__(self, operator: SymmetricOperator, vectors: torch.Tensor):
-        super().__init__(operator.shape[0], operator.dtype, operator.device)
-        self._operator = operator
-        self._vectors = torch.linalg.qr(vectors)[0]
-
-    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
-        return self._without(self._operator @ self._without(vector))
-
-    def _without(self, vector: torch.Tensor) -> torch.Tensor:
-        return vector - self._vectors @ (self._vectors.T @ vector)
+# Fewer steps than this do not show a missed eigenvalue.
+_LEAST_LOOK = 8
+_MOST_LOOK = 16
+# A random direction has a component of at least a tenth of the usual size on any eigenvector, nine times in ten.
+_UNLUCKY = 0.1
 
 
-def outermost(operator: SymmetricOperator, vectors: torch.Tensor, steps: int, seed: int) -> tuple[float, float]:
-    """Look for what is left of a spectrum when some eigenvectors are taken out, from another start vector.
+def second_look(budget: int) -> int:
+    """Products of a budget that are kept for a second look; none where it leaves too little for that."""
+    return 0 if budget < 2 * _LEAST_LOOK else min(_MOST_LOOK, max(_LEAST_LOOK, budget // 6))
 
-    A Krylov space holds one vector of a multiple eigenvalue, and none to which its start vector is orthogonal. With the
-    found vectors taken out and another start, a further copy is the outermost eigenvalue, which few steps suffice to
-    see.
+
+def evidence(diagonal: np.ndarray, off_diagonal: np.ndarray, at: float, size: int) -> float:
+    """Tell how surely a Lanczos chain from a random start rules out an eigenvalue that it has not met.
+
+    A unit eigenvector with eigenvalue λ has a component c on the unit start vector with c² Σ_j p_j(λ)² ≤ 1, where p_j
+    are the orthonormal polynomials of the chain (the sum is the inverse Christoffel function). A random start has
+    c² ≈ χ²/P. So where the sum is far above P, the eigenvalue is not there, or the start was very unlucky.
 
     Args:
-        operator: The operator, shape (P, P).
-        vectors: The eigenvectors found, in columns, shape (P, k).
-        steps: Products to spend.
-        seed: Seed of the start vector.
+        diagonal: Of the chain's tridiagonal matrix, shape (s,).
+        off_diagonal: Beside the diagonal, the norm of the residual last, shape (s,).
+        at: The eigenvalue λ in question.
+        size: Dimension P.
 
     Returns:
-        The smallest and the largest Ritz value found; both lie within the remaining spectrum.
+        P/Σ p_j(λ)²: the component's squared size, in units of the usual one, that the start would have at most.
     """
-    deflated = _Deflated(operator, vectors)
-    start = rademacher(operator.shape[0], seed, _SECOND_LOOK).to(operator.device, operator.dtype)
-    krylov = Krylov(deflated, deflated._without(start), seed)
-    krylov.grow(min(steps, operator.shape[0] - vectors.shape[1]))
-    values = krylov.ritz()[0]
-    return float(values[0]), float(values[-1])
+    before, present, total, coupling = 0.0, 1.0, 1.0, 0.0
+    for a, b in zip(diagonal, off_diagonal, strict=True):
+        if b == 0.0:
+            return 0.0
+        before, present = present, ((at - a) * present - coupling * before) / b
+        coupling = b
+        total += present**2
+    return size / total
 
 
-def ranked(values: np.ndarray, wanted: np.ndarray, met: np.ndarray, errors: np.ndarray, which: str) -> np.ndarray:
-    """Tell which wanted Ritz pairs are known to be the ones they are taken for.
+def look(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most: int) -> list[np.ndarray]:
+    """Search for eigenvalues that a converged space has missed, from a random direction orthogonal to it.
 
-    Convergence goes from the ends inwards. A Ritz value inside of one that has not converged may belong to any
-    eigenvalue, and so may one beyond the middle of the Krylov space. By magnitude, the outermost value of either sign
-    that was left out must be known to be smaller.
+    A Krylov space holds one vector of a multiple eigenvalue, and none to which its start vector is orthogonal. What
+    it does hold is out of the way of the new chain, so a further copy stands far out there, and few steps suffice:
+    they end as soon as the `evidence` says that nothing was missed.
 
     Args:
-        values: All Ritz values, ascending, shape (m,).
-        wanted: Indices of the wanted ones.
-        met: Whether each Ritz pair met the tolerance, shape (m,).
-        errors: Bounds on the errors of the Ritz values, shape (m,).
-        which: "LA", "SA", "LM" or "BE".
+        space: The space, which grows by the steps taken.
+        wanted: The wanted pairs, (k, which) each.
+        tol: Relative difference of values that counts.
+        most: Most products to spend.
 
     Returns:
-        One flag a wanted pair.
+        For each of `wanted` one flag a pair: whether no eigenvalue turned up that should have come before it.
     """
-    count = len(values)
-    from_bottom = np.logical_and.accumulate(met)
-    from_top = np.logical_and.accumulate(met[::-1])[::-1]
-    half = count // 2
-    from_bottom[half:] = False
-    from_top[: count - half] = False
-    if which == "LA":
-        return from_top[wanted]
-    if which == "SA":
-        return from_bottom[wanted]
-    known = (from_top | from_bottom)[wanted]
-    if which == "LM" and len(wanted) < count:
-        left_out = np.setdiff1d(np.arange(count), wanted)[[0, -1]]
-        rivals = (np.abs(values) + errors)[left_out].max()
-        known &= np.abs(values[wanted]) + errors[wanted] >= rivals
-    return known
+    before = [_chosen(space, k, which) for k, which in wanted]
+    marks = _marks(space, wanted, tol)
+    most = min(most, space.capacity - sum(k for k, _ in wanted) - 1)
+    if space.count + most > space.capacity:
+        space.restart(outer(space.ritz()[0], wanted, space.capacity - most))
+    space.inject()
+    for _ in range(most):
+        space.grow(1)
+        diagonal, off_diagonal = space.chain
+        if all(evidence(diagonal, off_diagonal, mark, space.size) <= _UNLUCKY**2 for mark in marks):
+            break
+    return unmoved(before, space, wanted, tol)
+
+
+def unmoved(
+    before: list[np.ndarray], space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float
+) -> list[np.ndarray]:
+    """Tell which wanted values are the same as before, and all that are further out."""
+    flags = []
+    for old, (k, which) in zip(before, wanted, strict=True):
+        new = _chosen(space, k, which)[: len(old)]
+        same = np.abs(new - old) <= slack(new, space.ritz()[0], tol)
+        if which == "BE":
+            top = len(old) - len(old) // 2
+            same[:top] = np.logical_and.accumulate(same[:top])
+            same[top:] = np.logical_and.accumulate(same[top:][::-1])[::-1]
+        else:
+            same = np.logical_and.accumulate(same)
+        flags.append(same)
+    return flags
+
+
+def outer(values: np.ndarray, wanted: tuple[tuple[int, str], ...], count: int) -> np.ndarray:
+    """Return ascending indices of about `count` values: the wanted ones and those next to them."""
+    spare = max(0, count - sum(k for k, _ in wanted))
+    kept: set[int] = set()
+    for k, which in wanted:
+        kept.update(select(values, k + spare // len(wanted), which).tolist())
+    return np.array(sorted(kept))
+
+
+def _chosen(space: RitzSpace, k: int, which: str) -> np.ndarray:
+    values = space.ritz()[0]
+    return values[select(values, k, which)]
+
+
+def _marks(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float) -> list[float]:
+    """Eigenvalues just outside of the innermost wanted ones: the ones that it is hardest to rule out."""
+    values = space.ritz()[0]
+    least = negligible(values, tol)
+    marks = []
+    for k, which in wanted:
+        chosen = values[select(values, k, which)]
+        if which == "LM":
+            reach = float(np.abs(chosen).min()) * (1 + tol) + tol * least
+            marks += [reach, -reach]
+            continue
+        top = len(chosen) if which == "LA" else 0 if which == "SA" else len(chosen) - len(chosen) // 2
+        if top:
+            inner = float(chosen[top - 1])
+            marks.append(inner + tol * max(abs(inner), least))
+        if top < len(chosen):
+            inner = float(chosen[top] if which == "BE" else chosen[-1])
+            marks.append(inner - tol * max(abs(inner), least))
+    return marks

@@ -6,7 +6,7 @@ from torch import nn
 
 from landscape import MeasurementError, Objective
 from landscape.curvature import hessian, spectrum
-from landscape.curvature._eigenpairs import second_look
+from landscape.curvature._verification import second_look
 
 
 def test_both_ends_and_density_of_networks(network):

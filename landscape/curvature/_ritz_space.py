@@ -1,0 +1,206 @@
+"""A growing orthonormal basis with the operator projected on it: Lanczos steps, thick restarts, fresh directions."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from landscape.curvature._operator import SymmetricOperator
+
+# Columns rotated at a time in a restart, so that it needs no second basis.
+_CHUNK = 1 << 15
+
+
+class RitzSpace:
+    """An orthonormal basis Q of at most `capacity` vectors and S = QᵀHQ in float64, grown by Lanczos steps.
+
+    HQ = QS + q hᵀ + R holds throughout, with the next direction q, its coupling h, and a remainder R of known norm:
+    what was dropped where a fresh direction cut off a chain. So residuals of Ritz pairs cost nothing. Where the basis
+    is full, the restart keeps the Ritz vectors that are asked for and goes on with q (thick restart, which is
+    equivalent to implicitly restarted Lanczos).
+
+    Every new direction is orthogonalised against the whole basis. What the recurrence says is taken out first, so
+    that one pass through the basis is enough in all but a few steps: that pass is the cost beside the products.
+
+    Memory: (capacity, P) numbers of the operator's type; pages of the basis are touched as it grows.
+
+    Source: Wu & Simon 2000, doi:10.1137/S0895479898334605.
+    """
+
+    def __init__(self, operator: SymmetricOperator, start: torch.Tensor, capacity: int, seed: int = 0):
+        self._operator = operator
+        self._generator = torch.Generator().manual_seed(seed)
+        self.size = operator.shape[0]
+        self.capacity = min(capacity, self.size)
+        self._basis = torch.empty((self.capacity, self.size), dtype=operator.dtype, device=operator.device)
+        self._projected = np.zeros((self.capacity, self.capacity))
+        start = start.to(operator.device, operator.dtype)
+        self._next = start / torch.linalg.vector_norm(start)
+        self._tail = np.zeros(0)  # h
+        self._lost: list[np.ndarray] = []  # rows that bound the remainder R
+        self._ritz: tuple[np.ndarray, np.ndarray] | None = None
+        self._chain = 0  # where the present chain of steps begins
+        self.count = 0
+        self.steps = 0
+        self.recurrence: tuple[list[float], list[float]] = ([], [])  # diagonal and off-diagonal of the first chain
+        self._first_chain = True
+
+    @property
+    def basis(self) -> torch.Tensor:
+        """The basis, one vector a row, shape (count, P)."""
+        return self._basis[: self.count]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the basis spans the whole space."""
+        return self.count == self.size
+
+    @property
+    def chain(self) -> tuple[np.ndarray, np.ndarray]:
+        """Diagonal and off-diagonal of the chain since the last fresh direction, the residual's norm last."""
+        block = self._projected[self._chain : self.count, self._chain : self.count]
+        return np.diagonal(block).copy(), np.append(np.diagonal(block, 1), self._tail[-1])
+
+    def grow(self, steps: int) -> None:
+        """Take that many more steps, ending early when the basis is full."""
+        for _ in range(min(steps, self.capacity - self.count)):
+            self._step()
+
+    def _step(self) -> None:
+        index = self.count
+        self._basis[index] = self._next
+        product = self._operator @ self._next
+        self.steps += 1
+        self.count += 1
+        self._projected[index, :index] = self._projected[:index, index] = self._tail
+        diagonal = float(torch.dot(product, self._next))
+        coefficients = np.append(self._tail, diagonal)
+        coupled = np.flatnonzero(coefficients)
+        if len(coupled) <= 2:
+            residual = product.add_(self._next, alpha=-diagonal)
+            for other in coupled[coupled < index]:
+                residual.add_(self._basis[other], alpha=-float(coefficients[other]))
+        else:
+            residual = product.sub_(self._combine(coefficients))
+        residual, correction = self._orthogonalise(residual)
+        # Beside rounding, a chain that began afresh has a true coupling to the end of the one before.
+        self._projected[index, : self.count] += correction
+        self._projected[:index, index] = self._projected[index, :index]
+        diagonal += correction[-1]
+        self._projected[index, index] = diagonal
+        norm = float(torch.linalg.vector_norm(residual))
+        scale = float(np.abs(self._projected[: self.count, : self.count]).max())
+        self._tail = np.zeros(self.count)
+        if norm > 10 * torch.finfo(residual.dtype).eps * scale or self.complete:
+            self._tail[-1] = 0.0 if self.complete else norm
+            self._next = residual.div_(norm) if norm > 0 else residual
+        else:
+            self._next = self._fresh()
+        if self._first_chain:
+            self.recurrence[0].append(diagonal)
+            self.recurrence[1].append(float(self._tail[-1]))
+        self._ritz = None
+
+    def _combine(self, coefficients: np.ndarray) -> torch.Tensor:
+        return torch.mv(self.basis.T, torch.as_tensor(coefficients, dtype=self._basis.dtype, device=self._basis.device))
+
+    def _orthogonalise(self, vector: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+        """Take the basis out of a vector, in place, and return what was taken out as coefficients too."""
+        total = torch.zeros(self.count, dtype=vector.dtype, device=vector.device)
+        before = float(torch.linalg.vector_norm(vector))
+        for _ in range(4):
+            overlap = torch.mv(self.basis, vector)
+            vector.addmv_(self.basis.T, overlap, alpha=-1)
+            total += overlap
+            # By Pythagoras; where little was cancelled, what is left is orthogonal to rounding.
+            removed = float(torch.linalg.vector_norm(overlap))
+            if removed <= 0.5 * before or before == 0.0:
+                break
+            before = float(torch.linalg.vector_norm(vector))
+        return vector, total.double().cpu().numpy()
+
+    def _fresh(self) -> torch.Tensor:
+        direction = torch.randn(self.size, generator=self._generator, dtype=torch.float32).to(self._basis)
+        direction = self._orthogonalise(direction)[0]
+        return direction.div_(torch.linalg.vector_norm(direction))
+
+    def inject(self, start: torch.Tensor | None = None) -> np.ndarray:
+        """Begin a new chain orthogonal to the basis; the residual of the old one is dropped.
+
+        What the first chain cannot hold, such as the second vector of a double eigenvalue, is met by the new one.
+
+        Args:
+            start: Direction to begin from, shape (P,), changed in place; by default a random one.
+
+        Returns:
+            The coefficients of `start` in the basis, and the norm of what lies outside of it.
+        """
+        self._lost.append(self._tail)
+        if start is None:
+            self._next, inside = self._fresh(), np.append(np.zeros(self.count), 1.0)
+        else:
+            direction, coefficients = self._orthogonalise(start.to(self._basis))
+            norm = float(torch.linalg.vector_norm(direction))
+            self._next, inside = direction.div_(norm), np.append(coefficients, norm)
+        self._tail = np.zeros(self.count)
+        self._chain = self.count
+        self._first_chain = False
+        self._ritz = None
+        return inside
+
+    def forget_chain(self) -> None:
+        """Take back the last `inject` and what grew from it; no further steps can follow."""
+        self.count, self._tail = self._chain, self._lost.pop()
+        self._ritz = None
+
+    def restart(self, kept: np.ndarray) -> None:
+        """Shrink the basis to the Ritz vectors with the given indices (of ascending values)."""
+        values, vectors = self.ritz()
+        values, vectors = values[kept], vectors[:, kept]
+        self._rotate(vectors)
+        self._tail = self._tail @ vectors
+        self._lost = [row @ vectors[: len(row)] for row in self._lost]
+        self._projected[:] = 0.0
+        np.fill_diagonal(self._projected[: len(kept), : len(kept)], values)
+        self._chain = self.count = len(kept)
+        self._first_chain = False
+        self._ritz = None
+
+    def _rotate(self, vectors: np.ndarray) -> None:
+        """Put combinations of the basis in the place of its first vectors."""
+        rotation = torch.as_tensor(vectors.T.copy(), dtype=self._basis.dtype, device=self._basis.device)
+        for begin in range(0, self.size, _CHUNK):
+            part = self._basis[:, begin : begin + _CHUNK]
+            part[: len(rotation)] = rotation @ part[: self.count]
+
+    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return Ritz values (ascending, (count,)) and their coefficients in the basis, in columns."""
+        if self._ritz is None:
+            self._ritz = np.linalg.eigh(self._projected[: self.count, : self.count])
+        return self._ritz
+
+    def quadrature(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return nodes and weights of the Gauss quadrature for the start vector, from the first chain of steps."""
+        diagonal, off_diagonal = (np.array(entries) for entries in self.recurrence)
+        nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal[:-1])
+        return nodes, vectors[0] ** 2
+
+    def residuals(self, vectors: np.ndarray) -> np.ndarray:
+        """Residual norms ‖Hv − θv‖ of Ritz pairs: bounds by the couplings, joined with a bound on rounding."""
+        bound = np.abs(self._tail @ vectors)
+        if not self.complete:
+            bound = bound + sum(np.abs(row @ vectors[: len(row)]) for row in self._lost)
+        return np.hypot(bound, torch.finfo(self._operator.dtype).eps * float(np.abs(self.ritz()[0]).max()))
+
+    def lift(self, vectors: np.ndarray) -> torch.Tensor:
+        """Turn columns of coefficients (count, k) into vectors of the whole space, shape (P, k)."""
+        rotation = torch.as_tensor(vectors.T.copy(), dtype=self._basis.dtype, device=self._basis.device)
+        return (rotation @ self.basis).T
+
+    def become(self, vectors: np.ndarray) -> torch.Tensor:
+        """Do what `lift` does in the basis's own memory, most of which is given back; the space is used up by it."""
+        self._rotate(vectors)
+        count = vectors.shape[1]
+        basis, self._basis = self._basis, self._basis[:0]
+        return basis[:count].T if 2 * count >= len(basis) else basis[:count].clone().T

@@ -1,0 +1,115 @@
+"""Growing a space until the wanted eigenpairs are known: steps, restarts, and the second look."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from landscape.curvature._convergence import errors, is_small, ranked, select, slack
+from landscape.curvature._ritz_space import RitzSpace
+from landscape.curvature._verification import look, outer, second_look
+
+# Share of the steps after which a pair must have had its value already, where products are cheap.
+_PERSISTENCE = 0.85
+# The bound takes the gaps between Ritz values for those between eigenvalues, which may be narrower.
+_MARGIN = 0.5
+# Share of the products that the second look may add where they are not.
+_QUICK_LOOK = 1 / 8
+
+Wanted = tuple[tuple[int, str], ...]
+
+
+class Search:
+    """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
+
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.5 tol·|λ|. The thorough search,
+    which is the default where products cost next to nothing, goes on to 0.01 tol·|λ|, and until it held already
+    after 85 % of the steps: an eigenvalue that has not surfaced yet lets the next one pass for it, until it appears
+    between the two. Then comes the second look of `_verification.look`, up to 16 products of it in a thorough search,
+    else an eighth of those spent before.
+
+    Args:
+        space: The space.
+        wanted: (k, which) of each group of pairs.
+        tol: Relative accuracy of the values.
+        budget: Products to spend; where the pairs cannot converge but it spans the whole space, that is spanned.
+        thorough: Whether to take the care that small operators get.
+    """
+
+    def __init__(self, space: RitzSpace, wanted: Wanted, tol: float, budget: int, thorough: bool | None = None):
+        self.space = space
+        self.wanted = wanted
+        self.tol = tol
+        self.budget = budget
+        self.thorough = is_small(space.size) if thorough is None else thorough
+        self._history: list[tuple[int, list[np.ndarray], list[np.ndarray]]] = []  # steps, values, met of the wanted
+
+    def run(self) -> list[np.ndarray]:
+        """Search, and tell for each of `wanted` which pairs are known to be what they are taken for."""
+        space = self.space
+        reserve = second_look(self.budget)
+        while True:
+            self.converge(self.budget - reserve)
+            found = self.established()
+            everything = space.steps + space.size - space.count <= self.budget and space.capacity == space.size
+            if space.complete or (everything and not _all(found)):
+                space.grow(space.size - space.count)
+                return [np.ones(min(k, space.count), dtype=bool) for k, _ in self.wanted]
+            allowed = min(reserve, self.budget - space.steps)
+            if allowed < reserve or not reserve or not any(flags.any() for flags in found):
+                return [np.zeros_like(flags) for flags in found]
+            if not self.thorough:
+                allowed = min(allowed, max(4, int(_QUICK_LOOK * space.steps)))
+            confirmed = look(space, self.wanted, self.tol, allowed)
+            found = [a & b for a, b in zip(found, confirmed, strict=True)]
+            if _all(confirmed):
+                if not space.complete:
+                    space.forget_chain()
+                return found
+            self._history.clear()
+            if self.budget - reserve - space.steps < reserve:
+                return found  # what stood firm is known; there is no budget to confirm what has turned up
+
+    def converge(self, budget: int) -> None:
+        """Take steps, with restarts where the basis is full, until all wanted pairs are established."""
+        space = self.space
+        total = sum(k for k, _ in self.wanted)
+        least = min(space.size, space.steps + 1 if space.steps else 2 * max(k for k, _ in self.wanted))
+        while not space.complete and space.steps < budget:
+            if space.steps >= least and _all(self.established()):
+                return
+            if space.count == space.capacity:
+                space.restart(outer(space.ritz()[0], self.wanted, total + (space.capacity - total) // 3))
+            space.grow(min(budget - space.steps, max(1, space.count // 25, least - space.steps)))
+            self._note()
+
+    def established(self) -> list[np.ndarray]:
+        """Tell which wanted pairs have converged, as have all that are further out."""
+        if not self._history:
+            self._note()
+        steps, values, met = self._history[-1]
+        if not self.thorough:
+            return met
+        earlier = [entry for entry in self._history if entry[0] <= max(1, _PERSISTENCE * steps)]
+        if not earlier:
+            return [np.zeros_like(flags) for flags in met]
+        flags = []
+        for new, old, met_now, met_then in zip(values, earlier[-1][1], met, earlier[-1][2], strict=True):
+            count = min(len(new), len(old))
+            same = np.abs(new[:count] - old[:count]) <= slack(new[:count], self.space.ritz()[0], self.tol)
+            flags.append(np.pad(met_now[:count] & met_then[:count] & same, (0, len(new) - count)))
+        return flags
+
+    def _note(self) -> None:
+        """Write down where the wanted pairs stand."""
+        space = self.space
+        values, vectors = space.ritz()
+        bounds = errors(values, space.residuals(vectors))
+        chosen = [select(values, k, which) for k, which in self.wanted]
+        found = [values[c] for c in chosen]
+        met = bounds <= slack(values, values, (0.01 if self.thorough else _MARGIN) * self.tol)
+        known = [ranked(values, c, met, bounds, which) for c, (_, which) in zip(chosen, self.wanted, strict=True)]
+        self._history.append((space.steps, found, known))
+
+
+def _all(flags: list[np.ndarray]) -> bool:
+    return all(each.all() for each in flags)
