@@ -1,4 +1,4 @@
-"""The two networks that comparisons are made on: a CNN of 100k and a transformer of 1.1M parameters, briefly trained."""
+"""The networks that comparisons are made on: a CNN of 100k and a transformer of 1.1M parameters, briefly trained."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the bound residual²/gap on the error of its value is within 0.5 tol·|λ|. The thorough search,
-    which is the default where products cost next to nothing, goes on to 0.01 tol·|λ|, and until it held already
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.5 tol·|λ|. The thorough
+    search, which is the default where products cost next to nothing, goes on to 0.01 tol·|λ|, and until it held already
     after 85 % of the steps: an eigenvalue that has not surfaced yet lets the next one pass for it, until it appears
     between the two. Then comes the second look of `_verification.look`, up to 16 products of it in a thorough search,
     else an eighth of those spent before.
@@ -92,8 +92,10 @@ class Search:
         earlier = [entry for entry in self._history if entry[0] <= max(1, _PERSISTENCE * steps)]
         if not earlier:
             return [np.zeros_like(flags) for flags in met]
+        # Right after a restart the basis is too small to rank the inner pairs, so it may be an entry before that.
+        then = next((entry for entry in reversed(earlier) if _all(entry[2])), earlier[-1])
         flags = []
-        for new, old, met_now, met_then in zip(values, earlier[-1][1], met, earlier[-1][2], strict=True):
+        for new, old, met_now, met_then in zip(values, then[1], met, then[2], strict=True):
             count = min(len(new), len(old))
             same = np.abs(new[:count] - old[:count]) <= slack(new[:count], self.space.ritz()[0], self.tol)
             flags.append(np.pad(met_now[:count] & met_then[:count] & same, (0, len(new) - count)))

@@ -45,7 +45,7 @@ def test_without_restarts_it_is_the_lanczos_process(with_eigenvalues):
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 def test_every_end_through_restarts(with_eigenvalues, which):
-    exact = np.concatenate([-0.3 * EXACT[:150], EXACT])
+    exact = np.concatenate([-0.3 * EXACT[-150:], EXACT])
     pairs = top_eigenpairs(with_eigenvalues(exact), 12, which, method="lanczos", max_basis=40, max_matvecs=400)
     order = np.sort(exact)
     expected = {
@@ -54,9 +54,9 @@ def test_every_end_through_restarts(with_eigenvalues, which):
         "LM": order[np.argsort(-np.abs(order))][:12],
         "BE": np.concatenate([order[::-1][:6], order[:6][::-1]]),
     }[which]
-    assert pairs.converged_each[:3].all()
-    known = pairs.converged_each
-    np.testing.assert_allclose(pairs.values[known], expected[known], rtol=1e-3)
+    assert pairs.converged
+
+    np.testing.assert_allclose(pairs.values, expected, rtol=1e-5)
 
 
 def test_k_50_in_a_basis_of_124(with_eigenvalues):
