@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from landscape.record import Coordinate, Variable
 
 
-def hessian_schema(
-    k: int, k_bottom: int, probes: int, nodes: int, z: Sequence[float], budgeted: bool
-) -> dict[str, list[Any]]:
-    """Return variables and coordinates of the group.
+def hessian_variables(budgeted: bool, tracked: bool) -> list[Variable]:
+    """Return the variables of the group.
 
     Args:
-        k: Eigenvalues at the top.
-        k_bottom: Eigenvalues at the bottom.
-        probes: Most probes of the density.
-        nodes: Most nodes of a probe.
-        z: Scales of the effective dimensionality.
         budgeted: Whether a time budget chooses what is measured, which is recorded then.
+        tracked: Whether eigenpairs are followed from event to event, and how well.
 
     Returns:
-        "variables" and "coordinates" of a GroupSchema.
+        The variables besides the common ones.
     """
     variables = [Variable("lambda_max", description="largest eigenvalue (not invariant to reparametrisation)")]
     variables += [Variable("lambda_min", description="smallest, most negative eigenvalue")]
@@ -53,11 +46,24 @@ def hessian_schema(
             Variable("n_probes", (), "i8", description="probes of the density that the time budget allowed"),
             Variable("overhead", description="seconds of measurement a second of training, before this row"),
         ]
-    coordinates = [
+    if tracked:
+        variables += [
+            Variable(
+                "subspace_angles", ("eigenvalue",), units="rad", description="principal angles since the last event"
+            ),
+            Variable("gradient_share", description="squared share of the gradient in the top eigenvectors' subspace"),
+            Variable("correction", description="largest relative second-order correction of a value; NaN if cold"),
+            Variable("cold_start", (), "i1", description="1 where the eigenpairs were found afresh"),
+        ]
+    return variables
+
+
+def hessian_coordinates(k: int, k_bottom: int, probes: int, nodes: int, z: Sequence[float]) -> list[Coordinate]:
+    """Return the coordinates of the group: eigenvalues at both ends, most probes and nodes, scales of N_eff."""
+    return [
         Coordinate("eigenvalue", np.arange(k), description="rank from the top"),
         Coordinate("eigenvalue_bottom", np.arange(k_bottom), description="rank from the bottom"),
         Coordinate("probe", np.arange(probes), description="probe of the quadrature"),
         Coordinate("node", np.arange(nodes), description="node of a probe's quadrature; unused ones have weight 0"),
         Coordinate("z", z, description="scale of the effective dimensionality, in units of eigenvalues"),
     ]
-    return {"variables": variables, "coordinates": coordinates}

@@ -6,24 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from landscape._batches import n_examples
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import at_least, one_of, positive
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._budget import TimeBudget
-from landscape.callbacks._hessian_schema import hessian_schema
+from landscape.callbacks._hessian_rows import pyhessian_row, spectrum_row, tracked_row
+from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_variables
 from landscape.callbacks._session import Session
-from landscape.curvature import (
-    effective_dimension,
-    hessian,
-    negative_share,
-    pyhessian_spectrum,
-    spectral_entropy,
-    spectrum,
-    trace,
-)
+from landscape.curvature import Tracked
 from landscape.objective import Objective
 
 _ENGINES = ("lanczos", "pyhessian")
@@ -48,6 +39,8 @@ class HessianSpectrum(LandscapeCallback):
         z: Scales of the effective dimensionality N_eff(z), in units of the eigenvalues.
         budget: Seconds of measurement allowed for a second of training, such as 0.05: events are then left out, and
             probes of the density, until the measured overhead keeps below it. What was chosen is recorded.
+        track: Follow the top eigenpairs from event to event in k + 2 products each, and record how far their subspace
+            turned and the gradient's share in it; nothing else of the spectrum is measured then.
         engine: "lanczos", or "pyhessian" for PyHessian's own eigenvalues and trace (no density, no bottom end then).
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
@@ -72,6 +65,7 @@ class HessianSpectrum(LandscapeCallback):
         z: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0),
         engine: str = "lanczos",
         budget: float | None = None,
+        track: bool = False,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         **common: Any,
@@ -87,7 +81,11 @@ class HessianSpectrum(LandscapeCallback):
         self.trace_tol, self.trace_max_matvecs = trace_tol, trace_max_matvecs
         self.z = tuple(z)
         self.engine = engine
+        if track and (engine != "lanczos" or budget is not None):
+            raise ValueError("track=True follows the eigenpairs by itself: leave engine and budget as they are")
         self.budget = budget
+        self.track = track
+        self._tracked: Tracked | None = None
         self._budget: TimeBudget | None = None
         self._probes = probes
         self._fixed_products: float = self.max_matvecs + trace_max_matvecs
@@ -106,23 +104,28 @@ class HessianSpectrum(LandscapeCallback):
             "z",
             "engine",
             "budget",
+            "track",
         )
         return {name: getattr(self, name) for name in names}
 
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
+        if self.track:
+            return ("lambda_max", "gradient_share")
         return ("lambda_max", "lambda_min", "trace", "trace_stderr")
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
-        return hessian_schema(self.k, self.k_bottom, self.probes, self._nodes, self.z, self.budget is not None)
+        coordinates = hessian_coordinates(self.k, self.k_bottom, self.probes, self._nodes, self.z)
+        return {"variables": hessian_variables(self.budget is not None, self.track), "coordinates": coordinates}
 
     @property
     def _nodes(self) -> int:
         return max(self.max_matvecs, self.steps)
 
     def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
-        """Start the clock of the time budget."""
+        """Start the clock of the time budget, and forget what a former training was tracked by."""
+        self._tracked = None
         self._budget = None if self.budget is None else TimeBudget(self.budget)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -170,12 +173,13 @@ class HessianSpectrum(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the spectrum at the present weights."""
-        return self._pyhessian(objective) if self.engine == "pyhessian" else self._lanczos(objective)
-
-    def _lanczos(self, objective: Objective) -> dict[str, Any]:
-        operator = hessian(objective)
-        result = spectrum(
-            operator,
+        if self.engine == "pyhessian":
+            return pyhessian_row(objective, self.k, self.tol, self.seed)
+        if self.track:
+            row, self._tracked = tracked_row(objective, self._tracked, self.k, self.seed)
+            return row
+        row = spectrum_row(
+            objective,
             k=self.k,
             k_bottom=self.k_bottom,
             tol=self.tol,
@@ -183,57 +187,21 @@ class HessianSpectrum(LandscapeCallback):
             probes=self._probes,
             steps=self.steps,
             max_matvecs=self.max_matvecs,
+            trace_tol=self.trace_tol,
+            trace_max_matvecs=self.trace_max_matvecs,
+            z=self.z,
+            shape=(self.probes, self._nodes),
         )
-        # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
-        estimate = trace(
-            operator,
-            method="hutch++",
-            tol=self.trace_tol,
-            seed=self.seed,
-            max_matvecs=self.trace_max_matvecs,
-            known=(result.top, result.bottom),
-        )
-        missing = (self.probes - self._probes, self._nodes - result.density.nodes.shape[1])
-        padding = ((0, missing[0]), (0, missing[1]))
-        n_eff = effective_dimension(result.density, self.z, objective.n_examples)
-        negative = negative_share(result.density)
-        entropy = spectral_entropy(result.density)
-        chosen = {}
         if self._budget is not None:
-            chosen = {"n_probes": self._probes, "overhead": self._budget.overhead}
-        return chosen | {
-            "lambda_max": result.top.values[0],
-            "lambda_min": result.bottom.values[0],
-            "eigenvalues_top": result.top.values,
-            "residuals_top": result.top.residuals,
-            "converged_top": result.top.converged_each.astype(np.int8),
-            "eigenvalues_bottom": result.bottom.values,
-            "residuals_bottom": result.bottom.residuals,
-            "converged_bottom": result.bottom.converged_each.astype(np.int8),
-            "density_nodes": np.pad(result.density.nodes, padding, mode="edge"),
-            "density_weights": np.pad(result.density.weights, padding),
-            "trace": estimate.value,
-            "trace_stderr": estimate.stderr,
-            "n_eff": n_eff.value,
-            "n_eff_complement": n_eff.complement,
-            "n_eff_stderr": n_eff.stderr,
-            "negative_share": negative.value,
-            "negative_share_stderr": negative.stderr,
-            "spectral_entropy": entropy.value,
-            "spectral_entropy_stderr": entropy.stderr,
-            "n_matvecs": operator.n_matvecs,
-        }
+            row |= {"n_probes": self._probes, "overhead": self._budget.overhead}
+        return row
 
-    def _pyhessian(self, objective: Objective) -> dict[str, Any]:
-        if self.measured.mode != "eval":
-            raise MeasurementError("PyHessian measures in eval mode only; use mode='eval' or engine='lanczos'")
-        pairs, estimate = pyhessian_spectrum(objective, self.k, self.tol, self.seed)
-        return {
-            "lambda_max": pairs.values[0],
-            "eigenvalues_top": pairs.values,
-            "residuals_top": pairs.residuals,
-            "converged_top": pairs.converged_each.astype(np.int8),
-            "trace": estimate.value,
-            "trace_stderr": estimate.stderr,
-            "n_matvecs": pairs.n_matvecs,
-        }
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Write what is buffered, and let go of the tracked vectors."""
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit":
+            self._tracked = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tracked vectors out of pickles and copies: a resumed training begins with a cold start."""
+        return super().__getstate__() | {"_tracked": None}

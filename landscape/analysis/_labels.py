@@ -21,6 +21,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "n_eff_complement": ("complement of the effective dimensionality", ""),
     "negative_share": ("share of negative curvature", ""),
     "spectral_entropy": ("spectral entropy", "nat"),
+    "gradient_share": ("gradient's share in the top subspace", ""),
     "n_matvecs": ("Hessian-vector products", ""),
     "average_case": ("adaptive average-case sharpness", "rise in loss"),
     "worst_case": ("adaptive worst-case sharpness", "rise in loss"),

@@ -97,3 +97,33 @@ def test_a_float64_module_is_measured_in_float64(tmp_path):
     assert data.attrs["measured"]["dtype"] == "float64"
     assert (data["residuals_top"].values < 1e-8).all()
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_tracking_follows_the_top_from_event_to_event(tmp_path):
+    callback = HessianSpectrum(k=3, track=True, every_n_steps=1, examples=40)
+    exact = HessianSpectrum(k=3, every_n_steps=1, examples=40, name="exact", probes=1, steps=5)
+    trainer = fit(tmp_path, callback, exact, max_epochs=3)
+    run = run_of(trainer)
+    tracked, known = run.dataset("hessian_spectrum"), run.dataset("exact")
+    assert (tracked.status == "ok").all()
+    assert int(tracked.cold_start[0]) == 1
+    warm = tracked.cold_start.values == 0
+    assert warm.any()
+    assert (tracked.n_matvecs.values[warm] == 5).all()
+    sure = tracked.converged_top.values == 1
+    assert sure.any()
+    relative = np.abs(tracked.eigenvalues_top.values / known.eigenvalues_top.values - 1)
+    assert relative[sure].max() < 0.02
+    assert np.isnan(tracked.subspace_angles.values[0]).all()
+    assert ((tracked.subspace_angles.values[1:] >= 0) & (tracked.subspace_angles.values[1:] <= np.pi / 2)).all()
+    share = tracked.gradient_share.values
+    assert ((share > 0) & (share <= 1)).all()
+    assert np.isnan(tracked.trace.values).all()
+    assert callback._tracked is None  # let go of when the fit ends
+
+
+def test_tracking_goes_by_itself():
+    with pytest.raises(ValueError, match="track=True"):
+        HessianSpectrum(track=True, budget=0.1)
+    with pytest.raises(ValueError, match="track=True"):
+        HessianSpectrum(track=True, engine="pyhessian")

@@ -1,0 +1,120 @@
+"""Rows of the Hessian's spectrum, by each way of measuring it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from landscape._errors import MeasurementError
+from landscape.curvature import (
+    Eigenpairs,
+    Tracked,
+    effective_dimension,
+    hessian,
+    negative_share,
+    pyhessian_spectrum,
+    spectral_entropy,
+    spectrum,
+    trace,
+    track,
+)
+from landscape.objective import Objective
+
+
+def spectrum_row(
+    objective: Objective,
+    *,
+    trace_tol: float,
+    trace_max_matvecs: int,
+    z: Sequence[float],
+    shape: tuple[int, int],
+    seed: int,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure both ends, the density and what follows from it, and the trace.
+
+    Args:
+        objective: The loss at the weights to measure.
+        trace_tol: Relative standard error of the trace.
+        trace_max_matvecs: Most products for it.
+        z: Scales of the effective dimensionality.
+        shape: Probes and nodes that the row has room for.
+        seed: Seed of everything drawn.
+        **settings: Of `landscape.curvature.spectrum`.
+
+    Returns:
+        The row.
+    """
+    operator = hessian(objective)
+    result = spectrum(operator, seed=seed, **settings)
+    # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
+    known = (result.top, result.bottom)
+    estimate = trace(operator, method="hutch++", tol=trace_tol, seed=seed, max_matvecs=trace_max_matvecs, known=known)
+    probes, nodes = result.density.nodes.shape
+    padding = ((0, shape[0] - probes), (0, shape[1] - nodes))
+    n_eff = effective_dimension(result.density, z, objective.n_examples)
+    negative, entropy = negative_share(result.density), spectral_entropy(result.density)
+    return {
+        **_ends(top=result.top, bottom=result.bottom),
+        "lambda_max": result.top.values[0],
+        "lambda_min": result.bottom.values[0],
+        "density_nodes": np.pad(result.density.nodes, padding, mode="edge"),
+        "density_weights": np.pad(result.density.weights, padding),
+        "trace": estimate.value,
+        "trace_stderr": estimate.stderr,
+        "n_eff": n_eff.value,
+        "n_eff_complement": n_eff.complement,
+        "n_eff_stderr": n_eff.stderr,
+        "negative_share": negative.value,
+        "negative_share_stderr": negative.stderr,
+        "spectral_entropy": entropy.value,
+        "spectral_entropy_stderr": entropy.stderr,
+        "n_matvecs": operator.n_matvecs,
+    }
+
+
+def tracked_row(objective: Objective, previous: Tracked | None, k: int, seed: int) -> tuple[dict[str, Any], Tracked]:
+    """Follow the top eigenpairs from the last event, and return the row with what the next event begins from."""
+    found = track(hessian(objective), previous, k=k, gradient=objective.gradient(), seed=seed)
+    row = {
+        **_ends(top=found.pairs),
+        "lambda_max": found.pairs.values[0],
+        "subspace_angles": found.angles,
+        "gradient_share": found.gradient_share,
+        "correction": found.correction,
+        "cold_start": np.int8(found.cold),
+        "n_matvecs": found.n_matvecs,
+    }
+    return row, found
+
+
+def pyhessian_row(objective: Objective, k: int, tol: float, seed: int) -> dict[str, Any]:
+    """Take PyHessian's eigenvalues and trace.
+
+    Returns:
+        The row.
+
+    Raises:
+        MeasurementError: The objective is in train mode, or PyHessian cannot measure it.
+    """
+    if objective.mode != "eval":
+        raise MeasurementError("PyHessian measures in eval mode only; use mode='eval' or engine='lanczos'")
+    pairs, estimate = pyhessian_spectrum(objective, k, tol, seed)
+    return {
+        **_ends(top=pairs),
+        "lambda_max": pairs.values[0],
+        "trace": estimate.value,
+        "trace_stderr": estimate.stderr,
+        "n_matvecs": pairs.n_matvecs,
+    }
+
+
+def _ends(**ends: Eigenpairs) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for end, pairs in ends.items():
+        row[f"eigenvalues_{end}"] = pairs.values
+        row[f"residuals_{end}"] = pairs.residuals
+        row[f"converged_{end}"] = pairs.converged_each.astype(np.int8)
+    return row
