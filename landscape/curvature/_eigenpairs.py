@@ -64,8 +64,8 @@ def top_eigenpairs(
     Thick-restart Lanczos with full reorthogonalisation runs until the error of every wanted value, by the bound
     residual²/gap (Parlett 1998, §11.7), is below 0.5 tol·|λ|. A Krylov space holds one vector of a multiple eigenvalue,
     so a second look from a random direction follows, orthogonal to all that was found: where it meets an eigenvalue
-    that should have been among them, the search goes on; what cannot be confirmed is not called converged. Up to P = 4096,
-    where products cost next to nothing, the search is thorough: values to a hundredth of the tolerance, and a longer
+    that should have been among them, the search goes on; what cannot be confirmed is not called converged. Up to P = 4096
+    (cheap products), the search is thorough: values to a hundredth of tol, and a longer
     second look. Beyond, the second look takes an eighth of the products, which does not rule out a second vector of one
     of the inner eigenvalues; `thorough=True` does. At an end where many eigenvalues lie within tol² of the largest
     magnitude around zero, ranks are not told apart. Up to P = 512 the matrix is built instead, which finds eigenvalues
