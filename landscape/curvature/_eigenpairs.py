@@ -62,14 +62,14 @@ def top_eigenpairs(
     """Compute k extreme eigenpairs, Hv = λv.
 
     Thick-restart Lanczos with full reorthogonalisation runs until the error of every wanted value, by the bound
-    residual²/gap (Parlett 1998, §11.7), is below 0.5 tol·|λ|. A Krylov space holds one vector of a multiple eigenvalue,
-    so a second look from a random direction follows, orthogonal to all that was found: where it meets an eigenvalue
-    that should have been among them, the search goes on; what cannot be confirmed is not called converged. Up to P = 4096,
-    where products cost next to nothing, the search is thorough: values to a hundredth of the tolerance, and a longer
-    second look. Beyond, the second look takes an eighth of the products, which does not rule out a second vector of one
-    of the inner eigenvalues; `thorough=True` does. At an end where many eigenvalues lie within tol² of the largest
-    magnitude around zero, ranks are not told apart. Up to P = 512 the matrix is built instead, which finds eigenvalues
-    of any multiplicity.
+    residual²/gap (Parlett 1998, §11.7), is below 0.5 tol·|λ|. A Krylov space holds one vector of a multiple
+    eigenvalue, so a second look from a random direction follows, orthogonal to all that was found: where it meets an
+    eigenvalue that should have been among them, the search goes on; what cannot be confirmed is not called converged.
+    Up to P = 4096 (cheap products), the search is thorough: values to a hundredth of tol, and a longer second look.
+    Beyond, the second look takes an eighth of the products, which does not rule out a second vector of one of the
+    inner eigenvalues; `thorough=True` does. At an end where many eigenvalues lie within tol² of the largest magnitude
+    around zero, ranks are not told apart. Up to P = 512 the matrix is built instead, which finds eigenvalues of any
+    multiplicity.
 
     Memory: a basis of (2 k + 24, P) numbers of the operator's type (max_matvecs rows up to P = 4096), touched as it
     grows, and the result, beside what the operator holds. `memory="low"`: (k + 10, P), of which the result is a part,
