@@ -57,19 +57,19 @@ def top_eigenpairs(
     method: str = "auto",
     max_basis: int | None = None,
     memory: str = "default",
-    thorough: bool | None = None,
+    thorough: bool = True,
 ) -> Eigenpairs:
     """Compute k extreme eigenpairs, Hv = λv.
 
     Thick-restart Lanczos with full reorthogonalisation runs until the error of every wanted value, by the bound
-    residual²/gap (Parlett 1998, §11.7), is below 0.5 tol·|λ|. A Krylov space holds one vector of a multiple
+    residual²/gap (Parlett 1998, §11.7), is well below tol·|λ|. A Krylov space holds one vector of a multiple
     eigenvalue, so a second look from a random direction follows, orthogonal to all that was found: where it meets an
     eigenvalue that should have been among them, the search goes on; what cannot be confirmed is not called converged.
-    Up to P = 4096 (cheap products), the search is thorough: values to a hundredth of tol, and a longer second look.
-    Beyond, the second look takes an eighth of the products, which does not rule out a second vector of one of the
-    inner eigenvalues; `thorough=True` does. At an end where many eigenvalues lie within tol² of the largest magnitude
-    around zero, ranks are not told apart. Up to P = 512 the matrix is built instead, which finds eigenvalues of any
-    multiplicity.
+    The thorough search goes to a hundredth of tol with a longer second look. `thorough=False` takes about a quarter
+    fewer products; its second look, an eighth of them, does not rule out a second vector of one of the inner
+    eigenvalues, which has come out unnoticed on made-up spectra (20 of 140 claims). At an end where many eigenvalues
+    lie within tol² of the largest magnitude around zero, ranks are not told apart. Up to P = 512 the matrix is built
+    instead, which finds eigenvalues of any multiplicity.
 
     Memory: a basis of (2 k + 24, P) numbers of the operator's type (max_matvecs rows up to P = 4096), touched as it
     grows, and the result, beside what the operator holds. `memory="low"`: (k + 10, P), of which the result is a part,
@@ -87,7 +87,7 @@ def top_eigenpairs(
         method: "auto", "lanczos" or "dense".
         max_basis: Most vectors in the basis, instead of what `memory` says; k + 6 at least.
         memory: "default" or "low".
-        thorough: Whether to spend more products on certainty; by default up to P = 4096.
+        thorough: Whether to spend more products on certainty.
 
     Returns:
         The pairs with residuals and `converged`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from landscape.curvature._convergence import errors, is_small, ranked, select, slack
+from landscape.curvature._convergence import errors, ranked, select, slack
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._verification import look, outer, second_look
 
@@ -22,25 +22,24 @@ class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
     A pair has converged when the bound residual²/gap on the error of its value is within 0.5 tol·|λ|. The thorough
-    search, which is the default where products cost next to nothing, goes on to 0.01 tol·|λ|, and until it held already
-    after 85 % of the steps: an eigenvalue that has not surfaced yet lets the next one pass for it, until it appears
-    between the two. Then comes the second look of `_verification.look`, up to 16 products of it in a thorough search,
-    else an eighth of those spent before.
+    search goes on to 0.01 tol·|λ|, and until it held already after 85 % of the steps: an eigenvalue that has not
+    surfaced yet lets the next one pass for it, until it appears between the two. Then comes the second look of
+    `_verification.look`, up to 16 products of it in a thorough search, else an eighth of those spent before.
 
     Args:
         space: The space.
         wanted: (k, which) of each group of pairs.
         tol: Relative accuracy of the values.
         budget: Products to spend; where the pairs cannot converge but it spans the whole space, that is spanned.
-        thorough: Whether to take the care that small operators get.
+        thorough: Whether to spend a third more products on certainty.
     """
 
-    def __init__(self, space: RitzSpace, wanted: Wanted, tol: float, budget: int, thorough: bool | None = None):
+    def __init__(self, space: RitzSpace, wanted: Wanted, tol: float, budget: int, thorough: bool = True):
         self.space = space
         self.wanted = wanted
         self.tol = tol
         self.budget = budget
-        self.thorough = is_small(space.size) if thorough is None else thorough
+        self.thorough = thorough
         self._history: list[tuple[int, list[np.ndarray], list[np.ndarray]]] = []  # steps, values, met of the wanted
 
     def run(self) -> list[np.ndarray]:
