@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two test processes share two cores; more threads in each would only fight.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow docs lint format clean help
+.PHONY: demo test test-slow docs bench lint format clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,20 @@ lint: $(READY)  ## style, docstrings, types
 format: $(READY)  ## put the code in its form
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
+
+# The peers ask for torchvision, whose resolver would replace a CPU build of torch: they are installed without dependencies.
+PEERS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1 einconv==0.1.0 einops==0.8.1 linear_operator==0.6.1 \
+	opt-einsum==3.4.0 unfoldNd==0.2.3 jaxtyping==0.3.11 typeguard==4.6.0 wadler_lindig==0.1.8 \
+	hessian-eigenthings==1.0.0a5
+
+build/peers: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ $(PEERS)
+
+bench: build/peers  ## side by side with PyHessian, curvlinops and hessian-eigenthings (about 15 minutes)
+	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/products.py --rounds 10
+	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network cnn --batches 1
+	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network cnn --batches 4
+	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network transformer --rounds 2
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache
