@@ -1,13 +1,14 @@
-"""Which parameters of a module span its landscape, and in which type they are measured."""
+"""Which tensors of a module span its landscape, in which type they are measured, and what stands for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
 
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -43,3 +44,60 @@ def measuring_dtype(parameters: Sequence[torch.Tensor]) -> torch.dtype:
     for parameter in parameters:
         dtype = torch.promote_types(dtype, parameter.dtype)
     return dtype
+
+
+class MeasuredTensors:
+    """A module's tensors in the type that they are measured in: trainable ones as a vector, the others by name.
+
+    Attributes:
+        layout: Names and shapes of the trainable parameters.
+        device: Where the first of them is.
+        dtype: The measuring type.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None):
+        named = trainable(module)
+        self._module = module
+        self._parameters = [parameter for _, parameter in named]
+        self.layout = ParameterLayout.of(named)
+        self.device = self._parameters[0].device
+        self.dtype = dtype or measuring_dtype(self._parameters)
+
+    def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Join tensors of the parameters' shapes into one flat vector (a copy), shape (P,)."""
+        return torch.cat([t.detach().to_dense().reshape(-1).to(self.device, self.dtype) for t in tensors])
+
+    def vector(self) -> torch.Tensor:
+        """Return a copy of the present trainable parameters, shape (P,)."""
+        return self.flatten(self._parameters)
+
+    def parameters(self, vector: torch.Tensor | None, grad: bool = False) -> list[torch.Tensor]:
+        """Return what stands for the trainable parameters: parts of a vector, or their present values for None."""
+        if vector is None:
+            tensors = [parameter.detach().to(self.dtype) for parameter in self._parameters]
+        else:
+            tensors = self.layout.unflatten(torch.as_tensor(vector).detach().to(self.device, self.dtype))
+        return [tensor.detach().requires_grad_(grad) for tensor in tensors]
+
+    def others(self, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the frozen parameters, and a private copy of every buffer, some given by name.
+
+        Returns:
+            Tensors by name.
+
+        Raises:
+            ValueError: A buffer is given that the module does not have.
+        """
+        span = set(self.layout.names)
+        unknown = sorted(set(given) - {name for name, _ in self._module.named_buffers()})
+        if unknown:
+            raise ValueError(f"{type(self._module).__name__} has no buffers named {', '.join(unknown)}")
+        frozen = [(name, p.detach()) for name, p in self._module.named_parameters() if name not in span]
+        tensors = {name: self._cast(parameter) for name, parameter in frozen}
+        for name, buffer in self._module.named_buffers():
+            tensors[name] = self._cast(given.get(name, buffer)).clone()
+        return tensors
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.to(self.device)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor

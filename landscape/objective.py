@@ -15,9 +15,8 @@ from torch import nn
 
 from landscape import _batches
 from landscape._errors import MeasurementError
-from landscape._layout import ParameterLayout
 from landscape._observe import LossObserver
-from landscape._parameters import measuring_dtype, trainable
+from landscape._parameters import MeasuredTensors
 from landscape._results import Result
 from landscape._second_order import plain_kernels
 from landscape._step import ModelStep, TrainingStep
@@ -124,11 +123,10 @@ class Objective:
         self._depth = 0
         self._point: torch.Tensor | None = None
         self._point_buffers: dict[str, torch.Tensor] = {}
-        named = trainable(module)
-        self._parameters = [parameter for _, parameter in named]
-        self.layout = ParameterLayout.of(named)
-        self.device = self._parameters[0].device
-        self.dtype = dtype or measuring_dtype(self._parameters)
+        self._tensors = MeasuredTensors(module, dtype)
+        self.layout = self._tensors.layout
+        self.device = self._tensors.device
+        self.dtype = self._tensors.dtype
         # A loader's own generators and counters are put back; of a plain list of data there is nothing to restore.
         with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
             self.batches = [_batches.cast(batch, self.device, self.dtype) for batch in batches]
@@ -138,7 +136,7 @@ class Objective:
             self.n_examples = sum(self.batch_sizes)
             if not self.n_examples:
                 raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
-            parameters = self._substitutes(None)
+            parameters = self._tensors.parameters(None)
             self._scales = [1.0] * len(self.batches)
             self._weights, self._scales = weigh(
                 lambda index: self.batch_loss(index, parameters), self.batch_sizes, step.summed
@@ -179,7 +177,7 @@ class Objective:
 
     def vector(self) -> torch.Tensor:
         """Return a copy of the present trainable parameters (or of the point of `at`) as one vector, shape (P,)."""
-        return self.flatten(self._parameters) if self._point is None else self._point.clone()
+        return self._tensors.vector() if self._point is None else self._point.clone()
 
     def loss(self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
         """Return the mean loss over all examples.
@@ -192,7 +190,7 @@ class Objective:
             A scalar tensor without graph.
         """
         with self.session(), torch.no_grad():
-            parameters = self._substitutes(vector)
+            parameters = self._tensors.parameters(self._at(vector))
             total = torch.zeros((), device=self.device, dtype=torch.float64)
             for index in self._counted:
                 total += self._weights[index] * self.batch_loss(index, parameters, buffers).double()
@@ -212,7 +210,7 @@ class Objective:
     def loss_and_gradient(self, vector: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean loss and its gradient, shape (P,), from one pass over the batches."""
         with self.session():
-            parameters = self._substitutes(vector, grad=True)
+            parameters = self._tensors.parameters(self._at(vector), grad=True)
             total = torch.zeros((), device=self.device, dtype=torch.float64)
             gradient = torch.zeros(self.n_parameters, device=self.device, dtype=self.dtype)
             differentiable = False
@@ -232,7 +230,7 @@ class Objective:
     ) -> Evaluation:
         """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
         with self.session(), torch.no_grad():
-            parameters = self._substitutes(vector)
+            parameters = self._tensors.parameters(self._at(vector))
             total, wrong, counted = 0.0, 0.0, 0
             for index in range(len(self.batches)):
                 with LossObserver() as observer:
@@ -257,7 +255,7 @@ class Objective:
             np.random.seed((self.noise_seed + index) % 2**32)
             random.seed(self.noise_seed + index)
         substitutes = dict(zip(self.layout.names, parameters, strict=True))
-        substitutes |= self._other_tensors(self._point_buffers if buffers is None else buffers)
+        substitutes |= self._tensors.others(self._point_buffers if buffers is None else buffers)
         with plain_kernels():
             loss = self._step(substitutes, _batches.fresh(self.batches[index]), index)
         return loss * self._scales[index] if self._scales[index] != 1.0 else loss
@@ -292,8 +290,7 @@ class Objective:
 
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
-        flat = [t.detach().to_dense().reshape(-1).to(self.device, self.dtype) for t in tensors]
-        return torch.cat(flat)
+        return self._tensors.flatten(tensors)
 
     def at(self, vector: torch.Tensor, buffers: dict[str, torch.Tensor] | None = None) -> Objective:
         """Return the same objective with another default point, so that any measure can be taken there.
@@ -355,6 +352,9 @@ class Objective:
 
     # ------------------------------------------------------------------ inside
 
+    def _at(self, vector: torch.Tensor | None) -> torch.Tensor | None:
+        return self._point if vector is None else vector
+
     @contextlib.contextmanager
     def _isolation(self, objects: Iterable[Any] = ()) -> Iterator[None]:
         with isolated(self.module, (*self._step.objects, *objects)):
@@ -369,30 +369,3 @@ class Objective:
                 yield
             finally:
                 self._depth -= 1
-
-    def _substitutes(self, vector: torch.Tensor | None, grad: bool = False) -> list[torch.Tensor]:
-        vector = self._point if vector is None else vector
-        if vector is None:
-            tensors = [parameter.detach().to(self.dtype) for parameter in self._parameters]
-        else:
-            vector = torch.as_tensor(vector).detach().to(self.device, self.dtype)
-            tensors = self.layout.unflatten(vector)
-        return [tensor.detach().requires_grad_(grad) for tensor in tensors]
-
-    def _other_tensors(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Frozen parameters in the measuring type, and a private copy of every buffer."""
-        trainable = set(self.layout.names)
-        tensors: dict[str, torch.Tensor] = {}
-        unknown = sorted(set(given) - {name for name, _ in self.module.named_buffers()})
-        if unknown:
-            raise ValueError(f"{type(self.module).__name__} has no buffers named {', '.join(unknown)}")
-        for name, parameter in self.module.named_parameters():
-            if name not in trainable:
-                tensors[name] = self._cast(parameter.detach())
-        for name, buffer in self.module.named_buffers():
-            tensors[name] = self._cast(given.get(name, buffer)).clone()
-        return tensors
-
-    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.to(self.device)
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
