@@ -13,6 +13,7 @@ from landscape._errors import MeasurementError
 from landscape.curvature._graph import batches_well, saved_bytes
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._selection import sublayout
+from landscape.curvature._twice import CheapSecondDerivatives
 from landscape.objective import Objective
 
 MEMORY_BUDGET = 4 * 2**30
@@ -130,7 +131,8 @@ class BatchSum(SymmetricOperator):
 
     def _loss(self, index: int) -> torch.Tensor:
         weight = self._objective.weights[index]
-        return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
+        with CheapSecondDerivatives():
+            return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
 
     def _evaluate(self, index: int) -> torch.Tensor:
         """Take the loss of a batch whose graph is not kept."""
