@@ -13,8 +13,11 @@ from landscape._results import Estimate, Result
 from landscape.curvature._calibration import form_error
 from landscape.curvature._eigenpairs import top_eigenpairs
 from landscape.curvature._lanczos import rademacher
-from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._operator import DenseOperator, SymmetricOperator
 from landscape.curvature._trace import EXACT_SIZE, TraceEstimate, fourth_power, trace
+
+# Up to this size a whole block costs no more than its largest eigenvalue and its trace.
+_WHOLE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +49,11 @@ def layer_curvature(
     seed: int = 0,
     max_matvecs: int = 200,
 ) -> list[LayerCurvature]:
-    """Measure the trace and λ_max of each diagonal block of an operator, for example each layer's.
+    """Measure the trace and λ_max of each diagonal block of an operator, for example those of `H.layers()`.
 
     The traces of blocks that cover all parameters sum to the whole trace; λ_max of a block is at most that of the
-    whole.
+    whole. Blocks of up to 64 parameters are taken whole; beyond, eigenvalue and trace are measured one after the other,
+    and "hutch++" knows the eigenpair by then.
 
     Args:
         blocks: Restricted operators by name, made one after another where an iterable gives them.
@@ -67,12 +71,19 @@ def layer_curvature(
     """
     found = []
     for name, block in blocks.items() if isinstance(blocks, Mapping) else blocks:
-        estimate = trace(block, method, tol=tol, seed=seed, max_matvecs=max_matvecs)
-        top = top_eigenpairs(block, 1, tol=eigen_tol, seed=seed, max_matvecs=max_matvecs)
+        size = block.shape[0]
+        if size <= min(_WHOLE, max_matvecs):
+            matrix = block.dense()
+            top = top_eigenpairs(DenseOperator(matrix), 1, tol=eigen_tol, seed=seed, method="dense")
+            estimate = TraceEstimate(
+                float(matrix.double().trace()), 0.0, 1, None, n_matvecs=size, converged=True, method="exact"
+            )
+        else:
+            top = top_eigenpairs(block, 1, tol=eigen_tol, seed=seed, max_matvecs=max_matvecs, method="lanczos")
+            known = (top,) if method == "hutch++" and top.converged else ()
+            estimate = trace(block, method, tol=tol, seed=seed, max_matvecs=max_matvecs, known=known)
         converged = bool(estimate.converged and top.converged)
-        found.append(
-            LayerCurvature(name, block.shape[0], estimate, float(top.values[0]), float(top.residuals[0]), converged)
-        )
+        found.append(LayerCurvature(name, size, estimate, float(top.values[0]), float(top.residuals[0]), converged))
     return found
 
 
