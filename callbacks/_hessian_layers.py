@@ -27,9 +27,7 @@ GAP_VARIABLES = [
 ]
 
 
-def layer_row(
-    operator: SymmetricOperator, *, tol: float, trace_tol: float, max_matvecs: int, seed: int
-) -> dict[str, Any]:
+def layer_row(operator: SymmetricOperator, tol: float, trace_tol: float, max_matvecs: int, seed: int) -> dict[str, Any]:
     """Measure every layer's trace and largest eigenvalue.
 
     Args:

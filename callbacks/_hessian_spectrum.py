@@ -209,8 +209,7 @@ class HessianSpectrum(LandscapeCallback):
             row = self._spectrum_row(objective, operator)
         others = 0
         if self.layers:
-            limits = {"tol": self.tol, "trace_tol": self.trace_tol, "max_matvecs": self.trace_max_matvecs}
-            row |= layer_row(operator, **limits, seed=self.seed)
+            row |= layer_row(operator, self.tol, self.trace_tol, self.trace_max_matvecs, self.seed)
         if self.gap:
             distances, others = gap_row(operator, objective, _GAP_PROBES, self.seed)
             row |= distances
