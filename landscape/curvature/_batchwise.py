@@ -218,7 +218,7 @@ class BatchSum(SymmetricOperator):
         own = sublayout(self.layout, kept)
         parts: list[torch.Tensor | None] = [None] * len(self._parameters)
         for index, part, shape in zip(kept, own.slices(), own.shapes, strict=True):
-            parts[index] = vector[..., part].reshape(*vector.shape[:-1], *shape)
+            parts[index] = vector[..., part].reshape((*vector.shape[:-1], *shape))
         return parts
 
     def _joined(

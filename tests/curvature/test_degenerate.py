@@ -236,3 +236,14 @@ def test_squared_errors_are_traced(reduction, weighted):
     objective = Objective(model, loss_fn, [(x, y)])
     expected = hessian(objective).dense()
     torch.testing.assert_close(hessian(objective, strategy="linearized").dense(), expected)
+
+
+@pytest.mark.parametrize("kind", [name for name in OPERATORS if name != "pyhessian"])
+def test_a_parameter_without_dimensions(one, kind):
+    x, y = one.batches[0]
+    model = One()
+    expected = OPERATORS[kind](Objective(model, nn.MSELoss(), [(x, y)])).dense()
+    model.w = nn.Parameter(model.w.detach()[0])
+    operator = OPERATORS[kind](Objective(model, nn.MSELoss(), [(x, y)]))
+    torch.testing.assert_close(operator.dense(), expected)
+    torch.testing.assert_close(operator @ torch.ones(1).double(), expected[0])
