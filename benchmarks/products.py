@@ -1,7 +1,8 @@
 """Cost of a curvature product in gradients, beside PyHessian's: `python benchmarks/products.py`.
 
 Every round takes one product of each kind, so that the load of the machine meets all of them alike; the minimum of the
-CPU time over the rounds counts, on one thread. Errors are relative, against the retained graph.
+CPU time over the rounds counts (of the clock with more than one thread). Errors are relative, against the retained
+graph.
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ def transformer(batch: int = 8, batches: int = 1) -> tuple[nn.Module, Batches]:
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the minimum CPU seconds of each call over the rounds."""
+    """Return the minimum seconds of each call over the rounds: of the processor with one thread, else of the clock."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.process_time()
+            start = clock()
             call()
-            best[name] = min(best[name], time.process_time() - start)
+            best[name] = min(best[name], clock() - start)
     return best
 
 
@@ -96,16 +98,17 @@ def measure(model: nn.Module, batches: Batches, rounds: int, linearized: bool) -
         seconds = interleaved(calls, rounds)
         theirs = objective.flatten(calls["PyHessian"]())
     reference = operators["hessian, retained"] @ vector
+    print("| | cost in gradients | PyHessian / this | error |")
+    print("|---|---|---|---|")
     for name, spent in seconds.items():
         count = 8 if "columns" in name else 1
-        cost = spent / count / seconds["gradient"]
-        line = f"  {name:26s} {cost:6.2f} gradients {seconds['PyHessian'] / spent * count:6.2f} x PyHessian's speed"
+        cost, speed = spent / count / seconds["gradient"], seconds["PyHessian"] / spent * count
+        error = ""
         if name.startswith(("hessian", "PyHessian")) and count == 1:
             product = theirs if name == "PyHessian" else operators[name] @ vector
-            error = torch.linalg.vector_norm(product - reference) / torch.linalg.vector_norm(reference)
-            line += f"   error {float(error):.1e}"
-        print(line)
-    print(f"  one gradient takes {seconds['gradient'] * 1e3:.0f} ms; {operators['hessian, retained']}")
+            error = f"{float(torch.linalg.vector_norm(product - reference) / torch.linalg.vector_norm(reference)):.0e}"
+        print(f"| {name} | {cost:.2f} | {speed:.2f} | {error} |")
+    print(f"\nOne gradient took {seconds['gradient'] * 1e3:.0f} ms.\n")
 
 
 def main() -> None:
@@ -119,7 +122,8 @@ def main() -> None:
     for name, make in (("CNN 95k, batch 256", convolutional), ("transformer 1.1M, batch 8", transformer)):
         for count in (1, 4):
             torch.manual_seed(0)
-            print(f"{name}, {count} batch{'es' if count > 1 else ''}")
+            threads = f"{options.threads} thread" + ("s" if options.threads > 1 else "")
+            print(f"**{name}, {count} batch{'es' if count > 1 else ''}, {threads}, {options.rounds} rounds**\n")
             measure(*make(batches=count), options.rounds, options.linearized)
 
 
