@@ -26,6 +26,10 @@ from landscape.record import GroupSchema
 class LandscapeCallback(CallbackBase, abc.ABC):
     """Measures at a cadence and records one row an event; subclasses say what.
 
+    In data-parallel training the processes share the measurement batches and all get the same numbers, which rank 0
+    writes; a measurement that fails in one fails in all. Batches are not cut: give `batch_size` where there are fewer
+    batches than processes.
+
     Args:
         every_n_epochs: Measure at the end of every n-th epoch.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both. With neither, the

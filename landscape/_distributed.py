@@ -103,7 +103,8 @@ class ProcessGroup(Processes):
     """
 
     def __init__(self, group: dist.ProcessGroup | None, device: torch.device):
-        self._group = dist.group.WORLD if group is None else group
+        world: Any = dist.group.WORLD  # None only before torch.distributed is set up
+        self._group: dist.ProcessGroup = world if group is None else group
         self.rank = dist.get_rank(self._group)
         self.size = dist.get_world_size(self._group)
         self._device = torch.device("cpu") if dist.get_backend(self._group) == "gloo" else device
@@ -206,7 +207,8 @@ class ProcessGroup(Processes):
         in_step = squares * self.size == total**2  # equality in Cauchy's inequality
         if in_step and not failed:
             return
-        kind, text = MeasurementError, "the processes that measure together came to different places in the measure"
+        kind: type[Exception] = MeasurementError
+        text = "the processes that measure together came to different places in the measure"
         if failed:
             told = self._gather(None if error is None else _told(error))
             rank, (kind, text) = next((rank, entry) for rank, entry in enumerate(told) if entry is not None)
@@ -230,6 +232,29 @@ def join(group: dist.ProcessGroup | None, device: torch.device) -> Processes:
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return ProcessGroup(group, device) if dist.get_world_size(group) > 1 else ALONE
+
+
+def require_equal(processes: Processes, **values: Any) -> None:
+    """Refuse to measure where the processes do not hold the same.
+
+    Args:
+        processes: Those that measure together.
+        **values: What each holds, by what it is called.
+
+    Raises:
+        MeasurementError: They differ in one.
+    """
+    for what, value in values.items():
+        if len(set(processes.gather(value))) > 1:
+            raise MeasurementError(
+                f"the processes that measure together hold different {what}; give each of them all measured batches in "
+                "the same order, and equal weights"
+            )
+
+
+def checksum(vector: torch.Tensor) -> int:
+    """Add up the bits of a vector: equal for equal vectors, in whatever order they are added."""
+    return int(vector.view(torch.int64 if vector.dtype == torch.float64 else torch.int32).sum(dtype=torch.int64))
 
 
 def communicates(module: nn.Module, evaluate: Callable[[], Any]) -> bool:

@@ -392,12 +392,7 @@ class Objective:
                 "its step, or synchronised batch normalisation), so all must evaluate the same batches; measure "
                 "without shard()"
             )
-        for what, value in (("batches", self.fingerprint), ("weights", _checksum(self.vector()))):
-            if len(set(processes.gather(value))) > 1:
-                raise MeasurementError(
-                    f"the processes that measure together hold different {what}; give each of them all measured "
-                    "batches in the same order, and equal weights"
-                )
+        _distributed.require_equal(processes, batches=self.fingerprint, weights=_distributed.checksum(self.vector()))
         other._shared_buffers = processes.first_tensors(dict(self.module.named_buffers()))
         return other
 
@@ -435,8 +430,3 @@ class Objective:
                 yield
             finally:
                 self._depth -= 1
-
-
-def _checksum(vector: torch.Tensor) -> int:
-    """Add up the bits of a vector: equal for equal vectors, in whatever order they are added."""
-    return int(vector.view(torch.int64 if vector.dtype == torch.float64 else torch.int32).sum(dtype=torch.int64))

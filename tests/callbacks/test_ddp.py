@@ -55,7 +55,7 @@ if __name__ == "__main__":
     folder, mode = sys.argv[1:]
     callbacks = []
     if mode != "off":
-        from landscape.callbacks import HessianSpectrum, Sharpness, default_callbacks
+        from landscape.callbacks import HessianSpectrum, Sharpness, SWATrajectory, default_callbacks
 
         path = f"{folder}/{mode}.h5"
         callbacks = default_callbacks(path=path, on_error="raise" if mode == "on" else "warn", log=True)
@@ -66,17 +66,24 @@ if __name__ == "__main__":
                 HessianSpectrum(k=2, weights="swa", path=path, on_error="raise"),
                 HessianSpectrum(k=2, track=True, path=path, on_error="raise", name="tracked"),
             ]
+        elif mode == "resumed":
+            settings = {"path": path, "on_error": "raise"}
+            callbacks = [SWATrajectory(**settings), HessianSpectrum(k=2, weights="swa", **settings)]
         else:
             callbacks.append(Sharpness(path=f"{path}/a file is no folder.h5", name="nowhere"))
     pl.seed_everything(1)
     x = torch.randn(96, 4)
     loader = DataLoader(Noisy(x, x[:, :3].argmax(1)), batch_size=16, shuffle=True)
     module = Module()
+    checkpoint = f"{folder}/one.ckpt"
+    there = mode == "resumed" and os.path.exists(checkpoint)
     trainer = pl.Trainer(
-        max_epochs=2, callbacks=callbacks, accelerator="cpu", devices=2, strategy="ddp", logger=False,
+        max_epochs=1 if mode == "resumed" and not there else 2,
+        callbacks=callbacks, accelerator="cpu", devices=2, strategy="ddp", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )
-    trainer.fit(module, loader)
+    trainer.fit(module, loader, ckpt_path=checkpoint if there else None)
+    trainer.save_checkpoint(checkpoint)
     left = [t.detach().reshape(-1).double().tolist() for t in module.state_dict().values()]
     left.append(torch.get_rng_state().tolist())
     with open(f"{folder}/{mode}{RANK}.json", "w") as file:
@@ -95,6 +102,17 @@ def run(folder: Path, mode: str) -> str:
     return done.stderr
 
 
+def one_process(state: dict[str, torch.Tensor]) -> Objective:
+    """What one process measures at recorded weights and batch-normalisation statistics, over the same examples."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        x = torch.randn(96, 4)
+    y = x[:, :3].argmax(1)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+    net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in state.items()})
+    return Objective(net, F.cross_entropy, list(zip(x.split(16), y.split(16), strict=True)))
+
+
 @pytest.mark.slow
 def test_two_processes_record_what_one_would_and_train_as_without(tmp_path: Path) -> None:
     for mode in ("off", "on"):
@@ -109,14 +127,7 @@ def test_two_processes_record_what_one_would_and_train_as_without(tmp_path: Path
     assert (table["status"] == "ok").all(), table["reason"].tolist()
     for group in ("hessian_spectrum", "hessian_spectrum_swa", "budgeted", "tracked"):
         assert (recorded.dataset(group)["status"] == "ok").all(), group
-    # One process, at the recorded weights and batch-normalisation statistics, over the same examples.
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        x = torch.randn(96, 4)
-    y = x[:, :3].argmax(1)
-    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
-    net.load_state_dict({name.removeprefix("net."): t for name, t in recorded.state_dict(6).items()})
-    objective = Objective(net, F.cross_entropy, list(zip(x.split(16), y.split(16), strict=True)))
+    objective = one_process(recorded.state_dict(6))
     eigenvalues = np.linalg.eigvalsh(hessian(objective).dense().double().numpy())[::-1]
     within = {"rtol": 0, "atol": 1e-6 * eigenvalues[0]}
     spectrum = recorded.dataset("hessian_spectrum")
@@ -137,3 +148,15 @@ def test_a_failure_in_one_process_is_a_failed_row_and_no_deadlock(tmp_path: Path
     assert "KeyError: 'broken example' (on process 1 of 2)" in str(spectrum["reason"].values[0])
     assert np.isnan(spectrum["eigenvalues_top"].values[0]).all()
     assert np.isfinite(spectrum["eigenvalues_top"].values[1]).all()
+
+
+@pytest.mark.slow
+def test_the_mean_of_a_resumed_training_is_that_of_all_processes(tmp_path: Path) -> None:
+    for _ in range(2):  # the second begins from the checkpoint of the first
+        run(tmp_path, "resumed")
+    recorded = open_run(tmp_path / "resumed.h5")
+    assert recorded.dataset("swa_trajectory")["n_averaged"].values.tolist() == [1, 2]
+    objective = one_process(recorded.state_dict(6, average="swa"))
+    spectrum = recorded.dataset("hessian_spectrum_swa")
+    assert spectrum["step"].values.tolist() == [3, 6]
+    np.testing.assert_allclose(spectrum["train_loss"].values[1], float(objective.loss()), rtol=1e-6)
