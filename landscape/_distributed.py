@@ -211,6 +211,8 @@ class ProcessGroup(Processes):
         text = "the processes that measure together came to different places in the measure"
         if failed:
             told = self._gather(None if error is None else _told(error))
+            if error is not None and in_step and told.count(told[0]) == self.size:
+                raise error  # the same in all, which may have met for it before
             rank, (kind, text) = next((rank, entry) for rank, entry in enumerate(told) if entry is not None)
             text += f" (on process {rank} of {self.size})"
         if in_step:
@@ -254,7 +256,8 @@ def require_equal(processes: Processes, **values: Any) -> None:
 
 def checksum(vector: torch.Tensor) -> int:
     """Add up the bits of a vector: equal for equal vectors, in whatever order they are added."""
-    return int(vector.view(torch.int64 if vector.dtype == torch.float64 else torch.int32).sum(dtype=torch.int64))
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[vector.element_size()]
+    return int(vector.view(bits).sum(dtype=torch.int64))
 
 
 def communicates(module: nn.Module, evaluate: Callable[[], Any]) -> bool:

@@ -212,7 +212,11 @@ def failures() -> dict[str, Any]:
             if rank == 0:
                 raise MeasurementError("too late")
 
-    for action in (elsewhere, apart, swallowed, late):
+    def everywhere() -> None:
+        with measured.processes.together():
+            raise ValueError("the same in all")
+
+    for action in (elsewhere, apart, swallowed, late, everywhere):
         found[action.__name__] = [said(action), float(measured.loss())]
     found["unpicklable"] = said(lambda: measured.processes.gather(lambda: 0) if rank else measured.processes.gather(0))
     x, y = batches()[0]
