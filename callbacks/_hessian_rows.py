@@ -10,9 +10,10 @@ import numpy as np
 from landscape._errors import MeasurementError
 from landscape.curvature import (
     Eigenpairs,
+    SymmetricOperator,
     Tracked,
+    condition_number,
     effective_dimension,
-    hessian,
     negative_share,
     pyhessian_spectrum,
     spectral_entropy,
@@ -25,6 +26,7 @@ from landscape.objective import Objective
 
 def spectrum_row(
     objective: Objective,
+    operator: SymmetricOperator,
     *,
     trace_tol: float,
     trace_max_matvecs: int,
@@ -37,6 +39,7 @@ def spectrum_row(
 
     Args:
         objective: The loss at the weights to measure.
+        operator: Its Hessian.
         trace_tol: Relative standard error of the trace.
         trace_max_matvecs: Most products for it.
         z: Scales of the effective dimensionality.
@@ -47,7 +50,6 @@ def spectrum_row(
     Returns:
         The row.
     """
-    operator = hessian(objective)
     result = spectrum(operator, seed=seed, **settings)
     # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
     known = (result.top, result.bottom)
@@ -60,6 +62,7 @@ def spectrum_row(
         **_ends(top=result.top, bottom=result.bottom),
         "lambda_max": result.top.values[0],
         "lambda_min": result.bottom.values[0],
+        "condition_number": _condition(result.top),
         "density_nodes": np.pad(result.density.nodes, padding, mode="edge"),
         "density_weights": np.pad(result.density.weights, padding),
         "trace": estimate.value,
@@ -71,13 +74,14 @@ def spectrum_row(
         "negative_share_stderr": negative.stderr,
         "spectral_entropy": entropy.value,
         "spectral_entropy_stderr": entropy.stderr,
-        "n_matvecs": operator.n_matvecs,
     }
 
 
-def tracked_row(objective: Objective, previous: Tracked | None, k: int, seed: int) -> tuple[dict[str, Any], Tracked]:
+def tracked_row(
+    objective: Objective, operator: SymmetricOperator, previous: Tracked | None, k: int, seed: int
+) -> tuple[dict[str, Any], Tracked]:
     """Follow the top eigenpairs from the last event, and return the row with what the next event begins from."""
-    found = track(hessian(objective), previous, k=k, gradient=objective.gradient(), seed=seed)
+    found = track(operator, previous, k=k, gradient=objective.gradient(), seed=seed)
     row = {
         **_ends(top=found.pairs),
         "lambda_max": found.pairs.values[0],
@@ -85,7 +89,7 @@ def tracked_row(objective: Objective, previous: Tracked | None, k: int, seed: in
         "gradient_share": found.gradient_share,
         "correction": found.correction,
         "cold_start": np.int8(found.cold),
-        "n_matvecs": found.n_matvecs,
+        "condition_number": _condition(found.pairs),
     }
     return row, found
 
@@ -105,10 +109,17 @@ def pyhessian_row(objective: Objective, k: int, tol: float, seed: int) -> dict[s
     return {
         **_ends(top=pairs),
         "lambda_max": pairs.values[0],
+        "condition_number": _condition(pairs),
         "trace": estimate.value,
         "trace_stderr": estimate.stderr,
         "n_matvecs": pairs.n_matvecs,
     }
+
+
+def _condition(pairs: Eigenpairs) -> float:
+    """Of the pairs that a budget below k left known."""
+    known = pairs.values[np.isfinite(pairs.values)]
+    return condition_number(known) if len(known) else float("nan")
 
 
 def _ends(**ends: Eigenpairs) -> dict[str, Any]:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from landscape.callbacks._hessian_layers import GAP_VARIABLES, LAYER_VARIABLES
 from landscape.record import Coordinate, Variable
 
 
-def hessian_variables(budgeted: bool, tracked: bool) -> list[Variable]:
+def hessian_variables(budgeted: bool, tracked: bool, layers: bool = False, gap: bool = False) -> list[Variable]:
     """Return the variables of the group.
 
     Args:
         budgeted: Whether a time budget chooses what is measured, which is recorded then.
         tracked: Whether eigenpairs are followed from event to event, and how well.
+        layers: Whether single layers are measured.
+        gap: Whether the distance to the Gauss-Newton matrix is measured.
 
     Returns:
         The variables besides the common ones.
@@ -35,6 +38,7 @@ def hessian_variables(budgeted: bool, tracked: bool) -> list[Variable]:
         Variable("n_eff", ("z",), description="effective dimensionality, the sum of l/(l+z) over eigenvalues l > 0"),
         Variable("n_eff_complement", ("z",), description="the smaller of examples and parameters, less n_eff"),
         Variable("n_eff_stderr", ("z",), description="standard error of both over probes"),
+        Variable("condition_number", description="largest by smallest magnitude of the eigenvalues at the top"),
         Variable("negative_share", description="sum of |l| over l < 0 by the sum over all eigenvalues l"),
         Variable("negative_share_stderr", description="its standard error over probes"),
         Variable("spectral_entropy", description="Shannon entropy (order 1) of |l| as shares of their sum, in nats"),
@@ -55,12 +59,15 @@ def hessian_variables(budgeted: bool, tracked: bool) -> list[Variable]:
             Variable("correction", description="largest relative second-order correction of a value; NaN if cold"),
             Variable("cold_start", (), "i1", description="1 where the eigenpairs were found afresh"),
         ]
-    return variables
+    return variables + LAYER_VARIABLES * layers + GAP_VARIABLES * gap
 
 
-def hessian_coordinates(k: int, k_bottom: int, probes: int, nodes: int, z: Sequence[float]) -> list[Coordinate]:
-    """Return the coordinates of the group: eigenvalues at both ends, most probes and nodes, scales of N_eff."""
-    return [
+def hessian_coordinates(
+    k: int, k_bottom: int, probes: int, nodes: int, z: Sequence[float], layers: Sequence[str] = ()
+) -> list[Coordinate]:
+    """Return the coordinates of the group: eigenvalues at both ends, most probes and nodes, scales of N_eff, layers."""
+    named = [Coordinate("layer", layers, description="module that holds the parameters; empty for the outermost")]
+    return named * bool(layers) + [
         Coordinate("eigenvalue", np.arange(k), description="rank from the top"),
         Coordinate("eigenvalue_bottom", np.arange(k_bottom), description="rank from the bottom"),
         Coordinate("probe", np.arange(probes), description="probe of the quadrature"),

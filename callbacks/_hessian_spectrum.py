@@ -8,16 +8,21 @@ from typing import Any
 
 from landscape._batches import n_examples
 from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
+from landscape._parameters import trainable
 from landscape.callbacks._arguments import at_least, one_of, positive
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._budget import TimeBudget
+from landscape.callbacks._hessian_layers import gap_row, layer_row
 from landscape.callbacks._hessian_rows import pyhessian_row, spectrum_row, tracked_row
 from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_variables
 from landscape.callbacks._session import Session
-from landscape.curvature import Tracked
+from landscape.curvature import SymmetricOperator, Tracked, hessian
+from landscape.curvature._selection import modules
 from landscape.objective import Objective
 
 _ENGINES = ("lanczos", "pyhessian")
+_GAP_PROBES = 20
 
 
 class HessianSpectrum(LandscapeCallback):
@@ -25,7 +30,8 @@ class HessianSpectrum(LandscapeCallback):
 
     Group `hessian_spectrum`. One Lanczos run with full reorthogonalisation gives the eigenpairs with residuals and the
     first probe of the density; further probes give its standard error. The eigenpairs spare Hutch++ its sketch for the
-    trace. N_eff, entropy and negative share come from the density. See `landscape.curvature` for the functions.
+    trace. N_eff, entropy and negative share come from the density; the condition number is that of the eigenvalues at
+    the top. See `landscape.curvature` for the functions.
 
     Args:
         k: Number of eigenvalues at the top.
@@ -42,6 +48,10 @@ class HessianSpectrum(LandscapeCallback):
         track: Follow the top eigenpairs from event to event, in k + 2 products where the subspace turns slowly and with
             a cold start where it does not, and record how far it turned and the gradient's share in it; nothing else
             of the spectrum is measured then.
+        layers: Measure every layer's trace and largest eigenvalue too, of its diagonal block of the Hessian: tens of
+            products a layer, `trace_max_matvecs` at most for each of the two.
+        gap: Measure the distance of the Hessian to the Gauss-Newton matrix too, relative to the Hessian's own size: 20
+            products with each, and the graphs of the second.
         engine: "lanczos", or "pyhessian" for PyHessian's own eigenvalues and trace (no density, no bottom end then).
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
@@ -67,6 +77,8 @@ class HessianSpectrum(LandscapeCallback):
         engine: str = "lanczos",
         budget: float | None = None,
         track: bool = False,
+        layers: bool = False,
+        gap: bool = False,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         **common: Any,
@@ -84,12 +96,17 @@ class HessianSpectrum(LandscapeCallback):
         self.engine = engine
         if track and (engine != "lanczos" or budget is not None):
             raise ValueError("track=True follows the eigenpairs by itself: leave engine and budget as they are")
+        if (layers or gap) and engine != "lanczos":
+            raise ValueError(
+                f"engine={engine!r} knows neither layers nor gap; leave engine as it is, or both of them out"
+            )
         self.budget = budget
         self.track = track
+        self.layers, self.gap = layers, gap
         self._tracked: Tracked | None = None
         self._budget: TimeBudget | None = None
         self._probes = probes
-        self._fixed_products: float = self.max_matvecs + trace_max_matvecs
+        self._fixed_products: float = 0.0
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -106,6 +123,8 @@ class HessianSpectrum(LandscapeCallback):
             "engine",
             "budget",
             "track",
+            "layers",
+            "gap",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -117,8 +136,10 @@ class HessianSpectrum(LandscapeCallback):
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
-        coordinates = hessian_coordinates(self.k, self.k_bottom, self.probes, self._nodes, self.z)
-        return {"variables": hessian_variables(self.budget is not None, self.track), "coordinates": coordinates}
+        settings = (self.k, self.k_bottom, self.probes, self._nodes, self.z)
+        coordinates = hessian_coordinates(*settings, self._layer_names(module))
+        variables = hessian_variables(self.budget is not None, self.track, self.layers, self.gap)
+        return {"variables": variables, "coordinates": coordinates}
 
     @property
     def _nodes(self) -> int:
@@ -128,6 +149,11 @@ class HessianSpectrum(LandscapeCallback):
         """Start the clock of the time budget, and forget what a former training was tracked by."""
         self._tracked = None
         self._budget = None if self.budget is None else TimeBudget(self.budget)
+        traces = 1 + 2 * len(self._layer_names(module))
+        self._fixed_products = self.max_matvecs + traces * self.trace_max_matvecs + 2 * _GAP_PROBES * self.gap
+
+    def _layer_names(self, module: Any) -> tuple[str, ...]:
+        return tuple(modules(ParameterLayout.of(trainable(module)))) if self.layers else ()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count what the training does in its time, then measure where the cadence says so."""
@@ -181,11 +207,26 @@ class HessianSpectrum(LandscapeCallback):
         """Measure the spectrum at the present weights."""
         if self.engine == "pyhessian":
             return pyhessian_row(objective, self.k, self.tol, self.seed)
+        operator = hessian(objective)
         if self.track:
-            row, self._tracked = tracked_row(objective, self._tracked, self.k, self.seed)
-            return row
-        row = spectrum_row(
+            row, self._tracked = tracked_row(objective, operator, self._tracked, self.k, self.seed)
+        else:
+            row = self._spectrum_row(objective, operator)
+        others = 0
+        if self.layers:
+            row |= layer_row(operator, self.tol, self.trace_tol, self.trace_max_matvecs, self.seed)
+        if self.gap:
+            distances, others = gap_row(operator, objective, _GAP_PROBES, self.seed)
+            row |= distances
+        row["n_matvecs"] = operator.n_matvecs + others
+        if self._budget is not None:
+            row |= {"n_probes": self._probes, "overhead": self._budget.overhead}
+        return row
+
+    def _spectrum_row(self, objective: Objective, operator: SymmetricOperator) -> dict[str, Any]:
+        return spectrum_row(
             objective,
+            operator,
             k=self.k,
             k_bottom=self.k_bottom,
             tol=self.tol,
@@ -198,9 +239,6 @@ class HessianSpectrum(LandscapeCallback):
             z=self.z,
             shape=(self.probes, self._nodes),
         )
-        if self._budget is not None:
-            row |= {"n_probes": self._probes, "overhead": self._budget.overhead}
-        return row
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write what is buffered, and let go of the tracked vectors."""

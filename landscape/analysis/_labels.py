@@ -21,6 +21,12 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "n_eff_complement": ("complement of the effective dimensionality", ""),
     "negative_share": ("share of negative curvature", ""),
     "spectral_entropy": ("spectral entropy", "nat"),
+    "condition_number": ("condition number of the top eigenvalues", ""),
+    "layer_trace": ("Hessian trace", ""),
+    "layer_lambda_max": ("largest Hessian eigenvalue", ""),
+    "gap_frobenius": ("Hessian less Gauss-Newton matrix, relative norm", ""),
+    "gap_trace": ("Hessian less Gauss-Newton matrix, relative trace", ""),
+    "gap_cosine": ("cosine between Hessian and Gauss-Newton matrix", ""),
     "gradient_share": ("gradient's share in the top subspace", ""),
     "n_matvecs": ("Hessian-vector products", ""),
     "average_case": ("adaptive average-case sharpness", "rise in loss"),
@@ -45,8 +51,20 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "barrier_held_out_error": ("barrier in held-out error", "fraction of labels"),
 }
 # These change when layers or neurons are rescaled without changing the function.
-_NOT_INVARIANT = frozenset({"lambda_max", "lambda_min", "trace", "n_eff", "n_eff_complement", "sam", "gradient_norm"})
-_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}"}
+_NOT_INVARIANT = frozenset(
+    {
+        "lambda_max",
+        "lambda_min",
+        "trace",
+        "layer_trace",
+        "layer_lambda_max",
+        "n_eff",
+        "n_eff_complement",
+        "sam",
+        "gradient_norm",
+    }
+)
+_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}"}
 _COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")
 
 

@@ -14,6 +14,7 @@ from landscape._errors import MeasurementError
 from landscape.curvature._graph import batches_well, saved_bytes
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._selection import sublayout
+from landscape.curvature._twice import CheapSecondDerivatives
 from landscape.objective import Objective
 
 MEMORY_BUDGET = 4 * 2**30
@@ -135,7 +136,8 @@ class BatchSum(SymmetricOperator):
 
     def _loss(self, index: int) -> torch.Tensor:
         weight = self._objective.weights[index]
-        return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
+        with CheapSecondDerivatives():
+            return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
 
     def _evaluate(self, index: int) -> torch.Tensor:
         """Take the loss of a batch whose graph is not kept."""
@@ -215,7 +217,7 @@ class BatchSum(SymmetricOperator):
         own = sublayout(self.layout, kept)
         parts: list[torch.Tensor | None] = [None] * len(self._parameters)
         for index, part, shape in zip(kept, own.slices(), own.shapes, strict=True):
-            parts[index] = vector[..., part].reshape(*vector.shape[:-1], *shape)
+            parts[index] = vector[..., part].reshape((*vector.shape[:-1], *shape))
         return parts
 
     def _joined(

@@ -9,8 +9,10 @@ import numpy as np
 
 from landscape._results import Estimate, Result
 from landscape.curvature._calibration import form_error
+from landscape.curvature._eigenpairs import Eigenpairs
 from landscape.curvature._lanczos import Krylov, rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._outside import Outside, shifts
 from landscape.curvature._resolution import node_widths, quadrature_error
 
 
@@ -24,6 +26,8 @@ class SpectralDensity(Result):
         size: Number of parameters P.
         seed: Seed of the probes.
         n_matvecs: Number of products spent.
+        shifts: How far each eigenvalue that was known beforehand may be off, shape (k,): the first k nodes of every
+            probe are those, with weight 1/P, and the others are the quadrature of what is left.
     """
 
     nodes: np.ndarray
@@ -31,6 +35,12 @@ class SpectralDensity(Result):
     size: int
     seed: int
     n_matvecs: int
+    shifts: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
+
+    @property
+    def n_known(self) -> int:
+        """Number k of eigenvalues that were known beforehand."""
+        return len(self.shifts)
 
     def expectation(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         """Estimate (1/P) tr f(H) = ∫ f dμ with its standard error.
@@ -38,7 +48,8 @@ class SpectralDensity(Result):
         Value ± 1.96·stderr is the 95 % interval from two probes on: the spread over probes is pooled with the variance
         that a quadratic form is known to have, which the same quadrature gives (2 ∫ f² dμ / P, less the part of a
         constant), and widened by Student's t where few eigenvalues carry the sum. The error of a quadrature with too
-        few steps for f is in it, too, from how much the last steps changed it (`quadrature_error`).
+        few steps for f is in it, too, from how much the last steps changed it (`quadrature_error`), and so is what the
+        residuals of eigenvalues known beforehand leave open.
 
         Args:
             function: Vectorised f of the eigenvalue.
@@ -47,19 +58,38 @@ class SpectralDensity(Result):
             Mean over probes; NaN standard error with a single probe.
         """
         at_nodes = np.where(self.weights > 0, function(self.nodes), 0.0)
-        scale = float(np.abs(at_nodes).max()) or 1.0  # fourth powers of small eigenvalues would underflow
-        first, second, fourth = (
-            self.size * (self.weights * (at_nodes / scale) ** order).sum(axis=1) for order in (1, 2, 4)
-        )
-        if len(first) == 1:
-            return Estimate.from_samples(first * (scale / self.size), self.seed)
-        if self.size == 1:
-            return Estimate.student(float(first.mean()) * scale, 0.0, len(first), self.seed, float("inf"))
-        spread, dof = form_error(first, float(second.mean()), float(fourth.mean()), self.size, signs=True)
-        estimate = Estimate.student(float(first.mean()), spread, len(first), self.seed, dof)
-        return estimate.scaled(scale / self.size).joined(
-            quadrature_error(self.nodes, self.weights, self.size, function)
-        )
+        known, left = np.split(at_nodes, [self.n_known], axis=1)
+        nodes, weights, rest = self.nodes[:, self.n_known :], self.weights[:, self.n_known :], self.size - self.n_known
+        sure = float(known[0].sum()) / self.size
+        scale = float(np.abs(left).max(initial=0.0)) or 1.0  # fourth powers of small eigenvalues would underflow
+        first, second, fourth = (self.size * (weights * (left / scale) ** order).sum(axis=1) for order in (1, 2, 4))
+        if rest <= 1:
+            value = sure + float(first.mean()) * scale / self.size
+            estimate = Estimate.student(value, 0.0, len(first), self.seed, float("inf"))
+        elif len(first) == 1:
+            return Estimate.from_samples(sure + first * (scale / self.size), self.seed)
+        else:
+            signs = not self.n_known
+            spread, dof = form_error(first, float(second.mean()), float(fourth.mean()), rest, signs=signs)
+            estimate = Estimate.student(float(first.mean()), spread, len(first), self.seed, dof)
+            share = rest / self.size
+            estimate = estimate.scaled(scale / self.size, sure).joined(
+                share * quadrature_error(nodes, weights / share, rest, function)
+            )
+        return estimate.joined(self._unsure(function)) if self.n_known else estimate
+
+    def _unsure(self, function: Callable[[np.ndarray], np.ndarray]) -> float:
+        """What a sum of f changes by when known eigenvalues and the nodes next to them move by the shifts."""
+        values, others = self.nodes[0, : self.n_known], self.nodes[:, self.n_known :]
+        others = others[self.weights[:, self.n_known :] > 0]
+        moved = [values]
+        if len(others):
+            moved.append(others[np.abs(values[:, None] - others[None, :]).argmin(axis=1)])
+        changes = [
+            np.maximum(np.abs(function(x + self.shifts) - function(x)), np.abs(function(x - self.shifts) - function(x)))
+            for x in moved
+        ]
+        return float(np.sum(changes)) / self.size
 
     def moment(self, order: int) -> Estimate:
         """Estimate the spectral moment tr(H^order)/P."""
@@ -132,7 +162,9 @@ class SpectralDensity(Result):
 
         At least 3·10⁻³ of the largest magnitude, as a line in a plot.
         """
-        found = np.stack([node_widths(n, w) for n, w in zip(self.nodes, self.weights, strict=True)])
+        rest = slice(self.n_known, None)
+        left = [node_widths(n[rest], w[rest]) for n, w in zip(self.nodes, self.weights, strict=True)]
+        found = np.pad(np.stack(left), ((0, 0), (self.n_known, 0)))
         least = 3e-3 * float(np.abs(self.nodes[self.weights > 0]).max())
         return np.maximum(found, least or 1e-12)
 
@@ -146,20 +178,32 @@ class SpectralDensity(Result):
         return (self.weights[:, None, :] * kernel).sum(axis=2)
 
 
-def spectral_density(operator: SymmetricOperator, seed: int = 0, probes: int = 4, steps: int = 30) -> SpectralDensity:
+def spectral_density(
+    operator: SymmetricOperator,
+    seed: int = 0,
+    probes: int = 4,
+    steps: int = 30,
+    known: Sequence[Eigenpairs] = (),
+) -> SpectralDensity:
     """Estimate the eigenvalue density by stochastic Lanczos quadrature.
 
     For each probe v with independent signs, the Lanczos tridiagonal T of `steps` steps gives nodes θ (its eigenvalues)
     and weights τ (squared first components of its eigenvectors); Σ τ f(θ) is exact for vᵀf(H)v/P where f is a
     polynomial of degree 2·steps − 1, and unbiased for tr f(H)/P.
 
-    Memory: (steps, P) numbers for one probe at a time.
+    Eigenpairs that are `known` already are taken out: each is a point of mass 1/P, and the probes, uniform on a sphere
+    then, are drawn orthogonal to them, as all of their Krylov spaces are. What outer eigenvalues add to the variance of
+    moments is gone, and no steps are spent on finding them again.
+
+    Memory: (steps, P) numbers for one probe at a time; with known pairs a copy of their vectors.
 
     Args:
         operator: The symmetric operator, shape (P, P).
         seed: Seed of the probes.
         probes: Number of probes; two at least give a standard error.
         steps: Lanczos steps a probe.
+        known: Eigenpairs of this operator found before, for example both ends of a `spectrum`; those that are not
+            converged are left alone.
 
     Returns:
         The density with nodes and weights of every probe.
@@ -173,6 +217,8 @@ def spectral_density(operator: SymmetricOperator, seed: int = 0, probes: int = 4
     """
     if probes < 1 or steps < 1:
         raise ValueError(f"probes={probes} and steps={steps} must both be at least 1")
+    if known:
+        return outside(operator, known, seed, probes, steps)
     before = operator.n_matvecs
     quadratures = []
     for probe in range(probes):
@@ -180,6 +226,29 @@ def spectral_density(operator: SymmetricOperator, seed: int = 0, probes: int = 4
         krylov.grow(steps)
         quadratures.append(quadrature(krylov))
     return assemble(quadratures, operator.shape[0], seed, operator.n_matvecs - before)
+
+
+def outside(
+    operator: SymmetricOperator, known: Sequence[Eigenpairs], seed: int, probes: int, steps: int
+) -> SpectralDensity:
+    """Take known eigenpairs out of the density exactly, and the rest of it by probes orthogonal to them."""
+    before = operator.n_matvecs
+    left = Outside(operator, known)
+    count = len(left.values)
+    if not count:
+        return spectral_density(operator, seed, probes, steps)
+    quadratures = []
+    for probe in range(probes):
+        points, masses = np.empty(0), np.empty(0)
+        if left.rest:
+            krylov = Krylov(left, left.probe(seed, probe), seed)
+            krylov.grow(min(steps, left.rest))
+            points, masses = quadrature(krylov)
+        masses = np.append(np.full(count, 1 / left.shape[0]), masses * (left.rest / left.shape[0]))
+        quadratures.append((np.append(left.values, points), masses))
+    found = assemble(quadratures, left.shape[0], seed, operator.n_matvecs - before)
+    used = found.nodes[:, count:][found.weights[:, count:] > 0]
+    return dataclasses.replace(found, shifts=shifts(left.values, left.residuals, used))
 
 
 def quadrature(krylov: Krylov) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
 from landscape.curvature._operator import SymmetricOperator
@@ -40,7 +43,7 @@ class LinearizedHessian(SymmetricOperator):
         point = point.to(self.device, self.dtype)
         parameters = [part.clone() for part in self._unflatten(point)]
         with objective.session():
-            loss = objective.loss(point)
+            loss = objective.loss_and_gradient(point)[0]  # refuses a loss without parameters, as others do
             with self._processes.summed():
                 for index in objective.counted:
                     self._shares.append(_derivative(objective, index, objective.weights[index], parameters))
@@ -74,7 +77,7 @@ def _derivative(
         return torch.func.grad(lambda tensors: weight * objective.batch_loss(index, tensors))(at)
 
     try:
-        with _own_warnings_ignored():
+        with _own_warnings_ignored(), _PlainSquares():
             return torch.func.linearize(gradient, parameters)[1]
     except (RuntimeError, TypeError, ValueError) as error:
         raise MeasurementError(
@@ -90,3 +93,28 @@ def _own_warnings_ignored() -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
         yield
+
+
+class _PlainSquares(TorchFunctionMode):
+    """Writes squared errors out: tracing the derivative of torch's own `mse_loss` kills the process (torch 2.13)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (_squared_error if func is F.mse_loss else func)(*args, **(kwargs or {}))
+
+
+def _squared_error(
+    input: torch.Tensor,  # noqa: A002 (the name that callers may use)
+    target: torch.Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    if size_average is not None or reduce is not None:  # the names of old versions
+        reduction = "none" if reduce is False else ("sum" if size_average is False else "mean")
+    squares = (input - target) ** 2
+    if weight is not None:
+        squares = squares * weight
+    if reduction != "mean":
+        return squares if reduction == "none" else squares.sum()
+    return squares.mean() if weight is None else squares.sum() / weight.sum()

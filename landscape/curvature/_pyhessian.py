@@ -90,6 +90,7 @@ def _run(
     batches = [
         (torch.full((count,), float(index), device=objective.device), torch.empty(0, device=objective.device))
         for index, count in enumerate(objective.batch_sizes)
+        if count
     ]
     single = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
     try:

@@ -18,8 +18,10 @@ def quadrature_error(
     """Estimate how far the mean of the probes' quadratures stands from the integral that infinitely many nodes give.
 
     The rules of the four Lanczos steps before the last err as the last one does, and where f has a kink, with changing
-    sign: half their root mean square distance is the error. Where f is a polynomial of low degree, or the Krylov space
-    was exhausted, it is 0.
+    sign: half their root mean square distance is the error. But where f varies on a scale far below the distance of the
+    nodes, as N_eff(z) at small z does, rules approach the integral slowly from one side, by less a step than what is
+    still missing: an error that falls like one over the steps is what the second half of them changed. The larger of
+    the two counts. Where f is a polynomial of low degree, or the Krylov space was exhausted, it is 0.
 
     Args:
         nodes: Nodes, shape (probes, m).
@@ -30,35 +32,42 @@ def quadrature_error(
     Returns:
         The error of ∫ f.
     """
-    differences = np.zeros((len(nodes), _LOOK_BACK))
+    differences = np.zeros((len(nodes), _LOOK_BACK + 1))
     for index, (points, masses) in enumerate(zip(nodes, weights, strict=True)):
         if np.count_nonzero(masses) < size:
-            rules = _shorter_rules(points, masses, function)
-            differences[index, : len(rules)] = rules
-    return float(np.sqrt((differences.mean(axis=0) ** 2).mean()) / 2)
+            differences[index] = _shorter_rules(points, masses, function)
+    means = differences.mean(axis=0)
+    recent, halving = means[:-1], abs(means[-1])
+    # An error c/n of n steps changes by 4 c/n² in the last four of them. What is exact by now has stopped changing.
+    missing = min(halving, nodes.shape[1] / _LOOK_BACK * float(np.abs(recent).max()))
+    return max(float(np.sqrt((recent**2).mean()) / 2), missing)
 
 
 def _shorter_rules(nodes: np.ndarray, weights: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Differences to the full rule of the Gauss rules that the same probe gave one, two ... Lanczos steps before.
+    """Differences to the full rule of the Gauss rules that the same probe gave some Lanczos steps before.
 
     The Jacobi matrix of the m-point rule is that of the Lanczos run, and its leading blocks are those of shorter runs;
     it comes back from nodes and weights by a Lanczos run on the discrete measure itself.
 
     Returns:
-        The differences, fewer for very short rules; none where the Krylov space was exhausted.
+        The differences one, two, three and four steps before, and at half of the steps; 0 for what is too short for a
+        rule, and where the Krylov space was exhausted.
     """
     used = weights > _EXHAUSTED
     if (weights[~used] > 0).any() or (nodes[~used] != nodes[-1]).any():
-        return np.zeros(0)
+        return np.zeros(_LOOK_BACK + 1)
     nodes, weights = nodes[used], weights[used]
     alpha, beta = _jacobi(nodes, weights / weights.sum())
     full = float((weights * function(nodes)).sum())
-    differences = []
-    for count in range(len(nodes) - 1, max(1, len(nodes) - 1 - _LOOK_BACK), -1):
+    found = np.zeros(_LOOK_BACK + 1)
+    steps = len(nodes)
+    counts = [*range(steps - 1, steps - 1 - _LOOK_BACK, -1), steps // 2]
+    for index, count in enumerate(counts):
+        if count < 2:
+            continue
         values, vectors = scipy.linalg.eigh_tridiagonal(alpha[:count], beta[: count - 1])
-        differences.append(float((vectors[0] ** 2 * function(values)).sum()) - full)
+        found[index] = float((vectors[0] ** 2 * function(values)).sum()) - full
     # What rounding leaves of equal sums is no error.
-    found = np.array(differences)
     return np.where(np.abs(found) > 1e-12 * max(float((weights * np.abs(function(nodes))).sum()), 1e-300), found, 0.0)
 
 

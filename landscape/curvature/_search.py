@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from landscape.curvature._convergence import errors, ranked, select, slack
+from landscape.curvature._convergence import errors, is_small, ranked, select, slack
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._verification import look, outer, second_look
 
-# Share of the steps after which a pair must have had its value already, where products are cheap.
-_PERSISTENCE = 0.85
 # The bound takes the gaps between Ritz values for those between eigenvalues, which may be narrower.
-_MARGIN = 0.5
-# Share of the products that the second look may add where they are not.
-_QUICK_LOOK = 1 / 8
+_MARGIN = 0.1
+# Where products are cheap: a narrower margin, and a share of the steps after which a pair must have had its value.
+_CAUTIOUS_MARGIN = 0.01
+_PERSISTENCE = 0.85
 
 Wanted = tuple[tuple[int, str], ...]
 
@@ -21,31 +20,32 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the bound residual²/gap on the error of its value is within 0.5 tol·|λ|. The thorough
-    search goes on to 0.01 tol·|λ|, and until it held already after 85 % of the steps: an eigenvalue that has not
-    surfaced yet lets the next one pass for it, until it appears between the two. Then comes the second look of
-    `_verification.look`, up to 16 products of it in a thorough search, else an eighth of those spent before.
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|. Where products
+    are cheap (up to P = 4096) it must be within 0.01 tol·|λ|, and have been so after 85 % of the steps: a value that
+    has not surfaced yet lets the next one pass for it, until it appears between the two. Then comes the second look of
+    `_verification.look`.
 
     Args:
         space: The space.
         wanted: (k, which) of each group of pairs.
         tol: Relative accuracy of the values.
         budget: Products to spend; where the pairs cannot converge but it spans the whole space, that is spanned.
-        thorough: Whether to spend a third more products on certainty.
+        verify: Whether to take the second look.
     """
 
-    def __init__(self, space: RitzSpace, wanted: Wanted, tol: float, budget: int, thorough: bool = True):
+    def __init__(self, space: RitzSpace, wanted: Wanted, tol: float, budget: int, verify: bool = True):
         self.space = space
         self.wanted = wanted
         self.tol = tol
         self.budget = budget
-        self.thorough = thorough
+        self.verify = verify
+        self._cautious = is_small(space.size)
         self._history: list[tuple[int, list[np.ndarray], list[np.ndarray]]] = []  # steps, values, met of the wanted
 
     def run(self) -> list[np.ndarray]:
         """Search, and tell for each of `wanted` which pairs are known to be what they are taken for."""
         space = self.space
-        reserve = second_look(self.budget)
+        reserve = second_look(self.budget) if self.verify else 0
         while True:
             self.converge(self.budget - reserve)
             found = self.established()
@@ -53,11 +53,11 @@ class Search:
             if space.complete or (everything and not _all(found)):
                 space.grow(space.size - space.count)
                 return [np.ones(min(k, space.count), dtype=bool) for k, _ in self.wanted]
+            if not self.verify:
+                return found
             allowed = min(reserve, self.budget - space.steps)
             if allowed < reserve or not reserve or not any(flags.any() for flags in found):
                 return [np.zeros_like(flags) for flags in found]
-            if not self.thorough:
-                allowed = min(allowed, max(4, int(_QUICK_LOOK * space.steps)))
             confirmed = look(space, self.wanted, self.tol, allowed)
             found = [a & b for a, b in zip(found, confirmed, strict=True)]
             if _all(confirmed):
@@ -86,7 +86,7 @@ class Search:
         if not self._history:
             self._note()
         steps, values, met = self._history[-1]
-        if not self.thorough:
+        if not self._cautious:
             return met
         earlier = [entry for entry in self._history if entry[0] <= max(1, _PERSISTENCE * steps)]
         if not earlier:
@@ -107,7 +107,7 @@ class Search:
         bounds = errors(values, space.residuals(vectors))
         chosen = [select(values, k, which) for k, which in self.wanted]
         found = [values[c] for c in chosen]
-        met = bounds <= slack(values, values, (0.01 if self.thorough else _MARGIN) * self.tol)
+        met = bounds <= slack(values, values, (_CAUTIOUS_MARGIN if self._cautious else _MARGIN) * self.tol)
         known = [ranked(values, c, met, bounds, which) for c, (_, which) in zip(chosen, self.wanted, strict=True)]
         self._history.append((space.steps, found, known))
 

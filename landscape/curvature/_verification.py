@@ -10,8 +10,10 @@ from landscape.curvature._ritz_space import RitzSpace
 # Fewer steps than this do not show a missed eigenvalue.
 _LEAST_LOOK = 8
 _MOST_LOOK = 16
-# A random direction has a component of at least a tenth of the usual size on any eigenvector, nine times in ten.
-_UNLUCKY = 0.1
+# A random direction has a component of at least a fiftieth of the usual size on an eigenvector, 98 times in a hundred.
+_UNLUCKY = 0.02
+# Values nearer than that many tolerances count as one where it is asked which of them may have a further copy.
+_APART = 10
 
 
 def second_look(budget: int) -> int:
@@ -108,21 +110,34 @@ def _chosen(space: RitzSpace, k: int, which: str) -> np.ndarray:
 
 
 def _marks(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float) -> list[float]:
-    """Eigenvalues just outside of the innermost wanted ones: the ones that it is hardest to rule out."""
+    """Return where a missed eigenvalue would be hardest to rule out.
+
+    The first chain rules out what lies apart from its own Ritz values. What it cannot see are further eigenvalues at
+    one of those, and of the innermost one these do not count.
+
+    Returns:
+        Such values, for every group and end.
+    """
     values = space.ritz()[0]
     least = negligible(values, tol)
     marks = []
     for k, which in wanted:
         chosen = values[select(values, k, which)]
         if which == "LM":
-            reach = float(np.abs(chosen).min()) * (1 + tol) + tol * least
+            reach = _innermost(np.abs(chosen), tol, least)
             marks += [reach, -reach]
             continue
         top = len(chosen) if which == "LA" else 0 if which == "SA" else len(chosen) - len(chosen) // 2
         if top:
-            inner = float(chosen[top - 1])
-            marks.append(inner + tol * max(abs(inner), least))
+            marks.append(_innermost(chosen[:top], tol, least))
         if top < len(chosen):
-            inner = float(chosen[top] if which == "BE" else chosen[-1])
-            marks.append(inner - tol * max(abs(inner), least))
+            bottom = chosen[top:][::-1] if which == "BE" else chosen
+            marks.append(-_innermost(-bottom, tol, least))
     return marks
+
+
+def _innermost(chosen: np.ndarray, tol: float, least: float) -> float:
+    """Return the last of descending values that is not as good as equal to the last one, or what lies just above it."""
+    size = max(abs(float(chosen[-1])), least)
+    apart = chosen[chosen > chosen[-1] + _APART * tol * size]
+    return float(apart[-1]) if len(apart) else float(chosen[-1]) + tol * size

@@ -19,6 +19,7 @@ from landscape.analysis._labels import base_of, stderr_column
         ("trace_stderr", "standard error of Hessian trace (not invariant)"),
         ("n_eff[z=0.01]", "effective dimensionality at z = 0.01 (not invariant)"),
         ("barrier_train_loss[linear,worse_end]", "barrier in training loss [linear, worse_end]"),
+        ("layer_trace[layer=net.0]", "Hessian trace of net.0 (not invariant)"),
         ("wall_seconds", "time of the measurement (s)"),
         ("my_measure[depth=3]", "my_measure[depth=3]"),
         ("batch_size", "batch_size"),

@@ -8,7 +8,18 @@ import torch
 from landscape_test_trainings import Plain, fit, objective_of, run_of
 
 from landscape.callbacks import HessianSpectrum
-from landscape.curvature import hessian, negative_share, pyhessian_spectrum, spectral_entropy, spectrum, trace
+from landscape.curvature import (
+    condition_number,
+    ggn,
+    hessian,
+    layer_curvature,
+    negative_share,
+    operator_gap,
+    pyhessian_spectrum,
+    spectral_entropy,
+    spectrum,
+    trace,
+)
 
 
 def test_values_equal_the_direct_call(tmp_path):
@@ -36,6 +47,7 @@ def test_values_equal_the_direct_call(tmp_path):
         ("spectral_entropy", spectral_entropy(direct.density)),
     ):
         assert (float(row[name]), float(row[f"{name}_stderr"])) == (one.value, one.stderr)
+    assert float(row["condition_number"]) == direct.top.values[0] / direct.top.values[2]
     used = direct.density.nodes.shape[1]
     np.testing.assert_array_equal(row["density_nodes"][:, :used], direct.density.nodes)
     np.testing.assert_array_equal(row["density_weights"][:, :used], direct.density.weights)
@@ -120,6 +132,81 @@ def test_tracking_follows_the_top_from_event_to_event(tmp_path):
     assert ((share > 0) & (share <= 1)).all()
     assert np.isnan(tracked.trace.values).all()
     assert callback._tracked is None  # let go of when the fit ends
+
+
+@pytest.mark.parametrize("track", [False, True])
+def test_layers_and_gap(tmp_path, track):
+    callback = HessianSpectrum(k=3, layers=True, gap=True, track=track, trace_max_matvecs=30, trace_tol=0.05)
+    trainer = fit(tmp_path, callback, module=Plain(width=16))
+    data = run_of(trainer).dataset("hessian_spectrum")
+    assert (data.status == "ok").all()
+    row = data.isel(step=-1)
+    objective = objective_of(trainer.lightning_module)
+    operator, gauss_newton = hessian(objective), ggn(objective)
+    blocks = operator.layers()
+    assert row["layer"].values.tolist() == list(blocks) == ["net.0", "net.2"]
+    direct = layer_curvature(blocks, "hutch++", tol=0.05, max_matvecs=30)
+    for index, layer in enumerate(direct):
+        here = row.isel(layer=index)
+        assert (float(here["layer_trace"]), float(here["layer_lambda_max"])) == (layer.trace.value, layer.lambda_max)
+        assert (float(here["layer_trace_stderr"]), float(here["layer_residual"])) == (
+            layer.trace.stderr,
+            layer.residual,
+        )
+        assert bool(here["layer_converged"]) == layer.converged
+        eigenvalues = torch.linalg.eigvalsh(blocks[layer.name].dense().double())
+        assert float(here["layer_lambda_max"]) == pytest.approx(float(eigenvalues[-1]), rel=1e-3)
+        error = 4 * float(here["layer_trace_stderr"]) + 1e-5
+        assert abs(float(here["layer_trace"]) - float(eigenvalues.sum())) <= error
+    gap = operator_gap(operator, gauss_newton)
+    assert (float(row["gap_frobenius"]), float(row["gap_frobenius_stderr"])) == (
+        gap.frobenius.value,
+        gap.frobenius.stderr,
+    )
+    assert (float(row["gap_trace"]), float(row["gap_trace_stderr"])) == (gap.trace.value, gap.trace.stderr)
+    assert float(row["gap_cosine"]) == gap.cosine
+    dense, other = operator.dense().double(), gauss_newton.dense().double()
+    exact = float(torch.linalg.matrix_norm(dense - other) / torch.linalg.matrix_norm(dense))
+    assert abs(gap.frobenius.value - exact) <= 4 * gap.frobenius.stderr
+    top = row["eigenvalues_top"].values
+    assert float(row["condition_number"]) == condition_number(top) == pytest.approx(top[0] / top[2])
+    least = 40 + direct[0].trace.n_matvecs + direct[1].trace.n_matvecs
+    assert int(row["n_matvecs"]) > least
+
+
+def test_layers_alone_and_of_a_root_parameter(tmp_path):
+    class Scaled(Plain):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def training_step(self, batch, batch_idx):
+            return torch.nn.functional.cross_entropy(self.scale * self.net(batch[0]), batch[1])
+
+    data = run_of(fit(tmp_path, HessianSpectrum(k=2, layers=True), module=Scaled())).dataset("hessian_spectrum")
+    assert (data.status == "ok").all()
+    assert set(data["layer"].values) == {"", "net.0", "net.2"}
+    assert "gap_frobenius" not in data
+    root = data.sel(layer="").isel(step=-1)
+    assert float(root["layer_trace"]) == pytest.approx(float(root["layer_lambda_max"]))
+
+
+def test_a_gap_where_there_is_no_gauss_newton_matrix_fails_aloud(tmp_path):
+    class Odd(Plain):
+        def training_step(self, batch, batch_idx):
+            return self.net(batch[0]).square().logsumexp(1).mean()
+
+    with pytest.warns(UserWarning, match="its outputs are not known"):
+        trainer = fit(tmp_path, HessianSpectrum(k=2, gap=True), module=Odd())
+    data = run_of(trainer).dataset("hessian_spectrum")
+    assert (data.status == "failed").all()
+    assert np.isnan(data["lambda_max"]).all()
+
+
+def test_pyhessian_knows_neither_layers_nor_gap():
+    for asked in ({"layers": True}, {"gap": True}):
+        with pytest.raises(ValueError, match="engine='pyhessian' knows neither layers nor gap"):
+            HessianSpectrum(engine="pyhessian", **asked)
 
 
 def test_tracking_goes_by_itself():

@@ -106,6 +106,11 @@ def test_pyhessian(tmp_path):
     check(tmp_path, [HessianSpectrum(k=1, engine="pyhessian", examples=24, tol=0.1)])
 
 
+def test_layers_and_gap(tmp_path):
+    settings = {"k": 2, "examples": 24, "trace_max_matvecs": 10, "every_n_steps": 2, "layers": True, "gap": True}
+    check(tmp_path, [HessianSpectrum(**settings, probes=1, max_matvecs=8)])
+
+
 def test_a_collation_with_a_generator_of_its_own(tmp_path):
     class Jitter:
         def __init__(self):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from landscape import MeasurementError, Objective
-from landscape.curvature import ggn, kfac
+from landscape.curvature import ggn, kfac, layer_curvature, top_eigenpairs, trace
 
 
 def blocks(operator):
@@ -63,6 +63,35 @@ if importlib.util.find_spec("curvlinops"):
     def test_exact_for_a_deep_linear_network_on_one_example(deep_linear, method):
         operator = kfac(deep_linear, method)
         torch.testing.assert_close(operator.dense(), blocks(ggn(deep_linear)), rtol=1e-10, atol=1e-13)
+
+    @pytest.mark.parametrize("method", ["kfac", "ekfac"])
+    @pytest.mark.parametrize("loss_fn", [nn.MSELoss(), nn.CrossEntropyLoss()])
+    def test_exact_for_four_linear_layers_on_one_example(method, loss_fn):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(3, 3)).double()
+        target = torch.tensor([2]) if isinstance(loss_fn, nn.CrossEntropyLoss) else torch.randn(1, 3)
+        objective = Objective(model, loss_fn, [(torch.randn(1, 5), target)])
+        operator = kfac(objective, method)
+        torch.testing.assert_close(operator.dense(), blocks(ggn(objective)), rtol=1e-9, atol=1e-12)
+        for layer in layer_curvature(operator.layers()):
+            eigenvalues = torch.linalg.eigvalsh(operator.restrict(layer.name).dense())
+            assert layer.lambda_max == pytest.approx(float(eigenvalues[-1]), rel=1e-6)
+            assert layer.trace.value == pytest.approx(float(eigenvalues.sum()), rel=1e-6)
+
+    def test_one_parameter():
+        model = nn.Linear(1, 1, bias=False).double()
+        objective = Objective(model, nn.MSELoss(), [(torch.tensor([[1.0], [2.0], [-1.0]]), torch.zeros(3, 1))])
+        operator = kfac(objective)
+        assert float(operator.dense()) == pytest.approx(4)  # 2 mean x²
+        assert top_eigenpairs(operator, 1).values[0] == pytest.approx(4)
+        assert trace(operator).value == pytest.approx(4)
+
+    def test_nan_is_refused(cases):
+        model = cases.mlp()
+        nn.init.constant_(model[0].weight, torch.nan)
+        objective = Objective(model, nn.CrossEntropyLoss(), [cases.data()])
+        with pytest.raises(MeasurementError, match=r"nan|not finite"):
+            top_eigenpairs(kfac(objective), 1)
 
     @pytest.mark.parametrize("method", ["kfac", "ekfac"])
     def test_inverse(deep_linear, method):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -79,3 +80,28 @@ def test_empirical_fisher_is_the_mean_of_squared_gradients_of_single_examples(ca
     operator = fisher(objective, "empirical")
     torch.testing.assert_close(operator.dense(), expected, rtol=1e-9, atol=1e-13)
     assert operator.n == 7
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("name", ["mlp tanh", "words", "class weights"])
+def test_half_precision_parameters_are_measured_in_single_precision(zoo, name, kind):
+    make, reference = OPERATORS[kind]
+    half = copy.deepcopy(zoo[name].model).bfloat16()
+    rounded = dataclasses.replace(zoo[name], model=copy.deepcopy(half).double())
+    operator = make(Objective(half, rounded.loss_fn, rounded.batches))
+    assert operator.dtype == torch.float32
+    assert next(half.parameters()).dtype == torch.bfloat16
+    expected = getattr(rounded, reference) @ torch.ones(operator.shape[0]).double()
+    error = torch.linalg.vector_norm(operator @ torch.ones(operator.shape[0]) - expected)
+    assert float(error / torch.linalg.vector_norm(expected)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("name", ["mlp gelu", "cnn", "words"])
+def test_compiled_modules(zoo, name, kind):
+    make, reference = OPERATORS[kind]
+    network = zoo[name]
+    compiled = torch.compile(copy.deepcopy(network.model), backend="eager")
+    matrix = getattr(network, reference)
+    operator = make(Objective(compiled, network.loss_fn, network.batches))
+    torch.testing.assert_close(operator.dense(), matrix, rtol=1e-8, atol=1e-10 * float(matrix.abs().max()))

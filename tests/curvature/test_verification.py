@@ -6,6 +6,7 @@ import torch
 
 from landscape.curvature import top_eigenpairs
 from landscape.curvature._lanczos import rademacher
+from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._verification import evidence, look, second_look
 
@@ -68,3 +69,56 @@ def test_threefold_eigenvalues_of_a_squared_error_are_all_found(with_eigenvalues
 
 def test_the_share_of_the_second_look():
     assert [second_look(budget) for budget in (15, 16, 60, 90, 1000)] == [0, 8, 10, 15, 16]
+
+
+class _Diagonal(SymmetricOperator):
+    """A large operator with given eigenvalues, whose products cost nothing."""
+
+    def __init__(self, eigenvalues: np.ndarray, dtype: torch.dtype = torch.float32):
+        super().__init__(len(eigenvalues), dtype, torch.device("cpu"))
+        # Rademacher starts have components of one size on a diagonal; with random axes they would be normal.
+        order = torch.randperm(len(eigenvalues), generator=torch.Generator().manual_seed(0))
+        self._eigenvalues = torch.as_tensor(eigenvalues, dtype=self.dtype)[order]
+        self._signs = torch.randn(len(eigenvalues), generator=torch.Generator().manual_seed(1)).sign().to(dtype)
+
+    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
+        return self._mix(self._eigenvalues * self._mix(vector))
+
+    def _mix(self, vector: torch.Tensor) -> torch.Tensor:
+        """Reflect at a random direction of signs, which is orthogonal and its own inverse."""
+        return vector - 2 / len(vector) * self._signs * torch.dot(self._signs, vector)
+
+
+def _network_like(size: int, doubled: int | None) -> np.ndarray:
+    """Ten outliers, one of them double, and a bulk whose edge is next to the last."""
+    outliers = np.array([40.8, 39.1, 25.0, 22.4, 19.7, 13.7, 12.6, 10.0, 7.0, 2.8])
+    bulk = 2.6 * np.random.default_rng(0).uniform(-1, 1, size - 10) ** 5
+    exact = np.concatenate([outliers, bulk])
+    if doubled is not None:
+        exact[-1] = outliers[doubled]
+    return np.sort(exact)[::-1].copy()
+
+
+@pytest.mark.parametrize("doubled", [None, 0, 4, 8])
+def test_claims_hold_where_products_are_dear(doubled):
+    exact = _network_like(6000, doubled)
+    operator = _Diagonal(exact)
+    for seed in range(6):
+        pairs = top_eigenpairs(operator, 10, seed=seed)
+        assert pairs.converged
+        np.testing.assert_allclose(pairs.values, exact[:10], rtol=1e-3)
+        if doubled is None:
+            unverified = top_eigenpairs(operator, 10, seed=seed, verify=False)
+            assert unverified.converged
+            assert unverified.n_matvecs < pairs.n_matvecs
+            np.testing.assert_allclose(unverified.values, exact[:10], rtol=1e-3)
+
+
+def test_without_the_second_look_a_copy_goes_unnoticed():
+    outliers = np.array([40.8, 39.1, 25.0, 22.4, 19.7, 13.7, 12.6, 12.6, 10.0, 7.0])
+    exact = np.concatenate([outliers, np.linspace(1, -1, 6000)])
+    operator = _Diagonal(exact, torch.float64)  # in float32 rounding brings the copy in after some steps
+    quick = top_eigenpairs(operator, 9, verify=False)
+    assert quick.converged
+    assert abs(quick.values[7] - 10.0) < 1e-2  # in place of the second 12.6
+    np.testing.assert_allclose(top_eigenpairs(operator, 9).values, exact[:9], rtol=1e-3)
