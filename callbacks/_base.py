@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from landscape._distributed import Processes
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import one_of, positive
 from landscape.callbacks._averaged import average_for, averager_before
 from landscape.callbacks._bases import CallbackBase
 from landscape.callbacks._failing import Failures, sentence
+from landscape.callbacks._processes import processes_of
 from landscape.callbacks._provenance import plain
 from landscape.callbacks._resuming import find_former, run_path
 from landscape.callbacks._session import Measured, Session, evaluate, session_of
@@ -23,6 +25,10 @@ from landscape.record import GroupSchema
 
 class LandscapeCallback(CallbackBase, abc.ABC):
     """Measures at a cadence and records one row an event; subclasses say what.
+
+    In data-parallel training the processes share the measurement batches and all get the same numbers, which rank 0
+    writes; a measurement that fails in one fails in all. Batches are not cut: give `batch_size` where there are fewer
+    batches than processes.
 
     Args:
         every_n_epochs: Measure at the end of every n-th epoch.
@@ -129,20 +135,26 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         if trainer.fast_dev_run:
             return
         with self._failures.passing("prepare the recording"):
-            former = find_former(self, trainer)
-            path = run_path(self, trainer, former)
-            session = session_of(trainer, path, former.get("run_id"))
-            session.open(trainer, pl_module, resumed=bool(former))
-            default = self.group if self.weights == "iterate" else f"{self.group}_{self.weights}"
-            self._group = session.claim(self.name or default, self)
-            declared = self.schema(trainer, pl_module)
-            own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
-            own |= declared.pop("attributes", {}) | self._provenance(session, trainer, pl_module)
-            session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
-            self.on_training_start(session, trainer, pl_module)
-            self.former_run = {"path": str(session.path), "run_id": session.run_id}
-            self._last_step = trainer.global_step if former else -1
-            self._session = session
+            processes = processes_of(trainer)
+            with processes.together():
+                session = self._open(trainer, pl_module, processes)
+            self._session = session  # in all processes, or in none
+
+    def _open(self, trainer: Any, module: Any, processes: Processes) -> Session:
+        former = find_former(self, trainer)
+        path = run_path(self, trainer, former)
+        session = session_of(trainer, path, former.get("run_id"), processes)
+        session.open(trainer, module, resumed=bool(former))
+        default = self.group if self.weights == "iterate" else f"{self.group}_{self.weights}"
+        self._group = session.claim(self.name or default, self)
+        declared = self.schema(trainer, module)
+        own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
+        own |= declared.pop("attributes", {}) | self._provenance(session, trainer, module)
+        session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
+        self.on_training_start(session, trainer, module)
+        self.former_run = {"path": str(session.path), "run_id": session.run_id}
+        self._last_step = trainer.global_step if former else -1
+        return session
 
     def _provenance(self, session: Session, trainer: Any, module: Any) -> dict[str, Any]:
         """Describe the measured data; where that fails, every row will say why."""
@@ -210,20 +222,22 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         measured: dict[str, Any] = {}
         status: dict[str, Any] = {"status": 0, "reason": ""}
         try:
-            measured = self._measure(session, trainer, module, row)
+            with session.processes.together():
+                measured = self._measure(session, trainer, module, row)
         except Exception as error:
             if self.on_error == "raise":
                 raise
+            measured = {}  # where another process failed
             status = {"status": 1, "reason": sentence(error)}
             self._failures.warn(f"could not measure at step {row['step']}: {sentence(error)}")
         seconds = {"wall_seconds": time.perf_counter() - started}
-        with self._failures.passing(f"record step {row['step']}"):
+        with self._failures.passing(f"record step {row['step']}"), session.processes.together():
             session.append(self._group, row | measured | seconds | status)
         return measured
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
         where = (trainer, module, self.measured, self.batches)
-        objective, held_out = session.objectives(*where)
+        objective, held_out = session.shared(*where)
         if self.weights == "iterate":
             train, held = session.evaluations(*where)
         else:

@@ -171,11 +171,13 @@ class HessianSpectrum(LandscapeCallback):
             return False
         if self._budget is None:
             return True
-        for probes in range(self.probes, 0, -1):
-            if self._budget.affords(self._work(probes), self._measured_examples(trainer)):
-                self._probes = probes
-                return True
-        return False
+        examples = self._measured_examples(trainer)
+        counts = range(self.probes, 0, -1)
+        affordable = next((n for n in counts if self._budget.affords(self._work(n), examples)), 0)
+        if self._session is not None:
+            affordable = self._session.processes.first(affordable)  # clocks differ
+        self._probes = affordable or self._probes
+        return affordable > 0
 
     def _work(self, probes: int) -> float:
         """Products expected with that many probes: those of the last event, or the most of the first."""
@@ -183,8 +185,11 @@ class HessianSpectrum(LandscapeCallback):
 
     def _measured_examples(self, trainer: Any) -> int:
         where = (trainer, trainer.lightning_module, self.measured, self.batches)
+        if self._session is None:
+            return 1
         try:
-            return self._session.objectives(*where)[0].n_examples if self._session else 1
+            with self._session.processes.together():
+                return self._session.objectives(*where)[0].n_examples
         except Exception:
             return 1  # the event itself will fail, and say why
 

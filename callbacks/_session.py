@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from landscape import _batches
+from landscape._distributed import ALONE, Processes
 from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.callbacks import _data
@@ -39,6 +41,7 @@ class Session:
     def __init__(self, path: Path, run_id: str | None = None):
         self.path = path.resolve()
         self.run_id = run_id or uuid.uuid4().hex
+        self.processes: Processes = ALONE
         self.recorder: Recorder | None = None
         self._last_step = -1
         self.groups: dict[str, int] = {}
@@ -119,12 +122,24 @@ class Session:
             loaders = [trainer.train_dataloader, validation]
             with isolated(module, _data.stateful_parts(loaders)):
                 if key not in self._batches:
-                    train = batches if batches is not None else self._draw(trainer, loaders[0], measured)
+                    train = self._draw(trainer, loaders[0], measured) if batches is None else self._agreed(batches)
                     self._batches[key] = (train, self._draw_held_out(trainer, validation, measured))
                 train, held = self._batches[key]
                 objective = Objective.from_lightning(module, train, mode=measured.mode, noise_seed=measured.noise_seed)
                 self._objectives[key] = (objective, self._held_out(objective, held))
         return self._objectives[key]
+
+    def shared(
+        self, trainer: Any, module: Any, measured: Measured, batches: Any = None
+    ) -> tuple[Objective, Objective | None]:
+        """Return the objectives at this moment, their batches shared among the processes of the training.
+
+        A model that communicates by itself is measured whole by each.
+        """
+        objective, held_out = self.objectives(trainer, module, measured, batches)
+        if self.processes.size == 1 or objective.communicates:
+            return objective, held_out
+        return objective.shard(self.processes), held_out and held_out.shard(self.processes)
 
     def _draw_held_out(self, trainer: Any, validation: Any, measured: Measured) -> list[Any] | None:
         # Without validation data that can be drawn and that training_step takes, there is no held-out loss in the
@@ -162,17 +177,22 @@ class Session:
         # Not the step: Lightning's own weight averaging exchanges the weights within one.
         sums = _sums(module)
         before, train, held = self._evaluations.get(key, ([], _UNKNOWN, _UNKNOWN))
-        if sums != before:
-            train, held = evaluate(*self.objectives(trainer, module, measured, batches))
+        if self.processes.first(sums != before):  # buffers, and so their sums, are each process's own
+            train, held = evaluate(*self.shared(trainer, module, measured, batches))
             self._evaluations[key] = (sums, train, held)
         return train, held
 
-    @staticmethod
-    def _draw(trainer: Any, loaders: Any, measured: Measured) -> list[Any]:
-        drawn = _data.draw(loaders, measured.examples, measured.batch_size, measured.seed)
+    def _draw(self, trainer: Any, loaders: Any, measured: Measured) -> list[Any]:
+        drawn = self._agreed(_data.draw(loaders, measured.examples, measured.batch_size, measured.seed))
         # As the training loop prepares a batch: precision plugin, the module's transfer hooks, device.
         converted = [trainer.precision_plugin.convert_input(batch) for batch in drawn]
         return [trainer.strategy.batch_to_device(batch, dataloader_idx=0) for batch in converted]
+
+    def _agreed(self, batches: list[Any]) -> list[Any]:
+        """Take the first process's batches where a dataset with generators of its own gave others elsewhere."""
+        if self.processes.size > 1 and len(set(self.processes.gather(_batches.fingerprint(batches)))) > 1:
+            return self.processes.first(batches)
+        return batches
 
 
 def evaluate(objective: Objective, held_out: Objective | None) -> tuple[Evaluation, Evaluation]:
@@ -189,12 +209,13 @@ def _sums(module: torch.nn.Module) -> list[float]:
 _SESSIONS: weakref.WeakKeyDictionary[Any, dict[Path, Session]] = weakref.WeakKeyDictionary()
 
 
-def session_of(trainer: Any, path: Path, run_id: str | None = None) -> Session:
+def session_of(trainer: Any, path: Path, run_id: str | None = None, processes: Processes = ALONE) -> Session:
     """Return the session that the callbacks of a trainer with this path share; `run_id` is that of a resumed run."""
     sessions = _SESSIONS.setdefault(trainer, {})
     session = sessions.get(path.resolve())
     if session is None or (run_id is not None and session.run_id != run_id):
         session = sessions[path.resolve()] = Session(path, run_id)
+    session.processes = processes
     return session
 
 

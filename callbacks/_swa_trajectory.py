@@ -105,17 +105,18 @@ class SWATrajectory(LandscapeCallback):
         self._state = ModuleState(module)
         self._mean = RunningMean()
         self._fresh = {}
-        if session.recorder is None:
-            return
-        session.recorder.write_static(
-            self._group, "constants", self._state.constants(), ("constant",), description="frozen parameters, flat"
-        )
-        contents = open_run(session.path).dataset(self._group)
-        good = contents["status"].values == "ok"
-        for row in contents["weights"].values[good]:
-            self._mean.update(torch.from_numpy(row))
-        if good.any():
-            self._fresh = self._state.statistics(contents["swa_buffers"].values[good][-1])
+        if session.recorder is not None:
+            session.recorder.write_static(
+                self._group, "constants", self._state.constants(), ("constant",), description="frozen parameters, flat"
+            )
+            contents = open_run(session.path).dataset(self._group)
+            good = contents["status"].values == "ok"
+            for row in contents["weights"].values[good]:
+                self._mean.update(torch.from_numpy(row))
+            if good.any():
+                self._fresh = self._state.statistics(contents["swa_buffers"].values[good][-1])
+        # Only the first process reads the file, and all of them measure the mean.
+        self._mean, self._fresh = session.processes.first((self._mean, self._fresh))
 
     def _begun(self, trainer: Any) -> bool:
         if isinstance(self.start, int):

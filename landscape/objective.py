@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from landscape import _batches
+from landscape import _batches, _distributed
 from landscape._errors import MeasurementError
 from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
@@ -123,6 +125,8 @@ class Objective:
         self._depth = 0
         self._point: torch.Tensor | None = None
         self._point_buffers: dict[str, torch.Tensor] = {}
+        self._shared_buffers: dict[str, torch.Tensor] = {}
+        self.processes = _distributed.ALONE
         self._tensors = MeasuredTensors(module, dtype)
         self.layout = self._tensors.layout
         self.device = self._tensors.device
@@ -141,8 +145,8 @@ class Objective:
             self._weights, self._scales = weigh(
                 lambda index: self.batch_loss(index, parameters), self.batch_sizes, step.summed
             )
-            self._counted = [index for index, weight in enumerate(self._weights) if weight > 0]
-            probe_determinism(lambda: self.batch_loss(self._counted[0], parameters))
+            self.own = list(range(len(self.batches)))
+            probe_determinism(lambda: self.batch_loss(self.counted[0], parameters))
 
     # ------------------------------------------------------------------ what it is
 
@@ -151,9 +155,9 @@ class Objective:
         """Number P of trainable parameters; tied ones count once."""
         return self.layout.total
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the measured data."""
+        """SHA-256 of the measured data, all of them also where processes share them."""
         return _batches.fingerprint(self.batches)
 
     def describe(self) -> dict[str, Any]:
@@ -192,8 +196,9 @@ class Objective:
         with self.session(), torch.no_grad():
             parameters = self._tensors.parameters(self._at(vector))
             total = torch.zeros((), device=self.device, dtype=torch.float64)
-            for index in self._counted:
-                total += self._weights[index] * self.batch_loss(index, parameters, buffers).double()
+            with self.processes.summed(total):
+                for index in self.counted:
+                    total += self._weights[index] * self.batch_loss(index, parameters, buffers).double()
             return total.to(self.dtype)
 
     def gradient(self, vector: torch.Tensor | None = None) -> torch.Tensor:
@@ -211,19 +216,19 @@ class Objective:
         """Return the mean loss and its gradient, shape (P,), from one pass over the batches."""
         with self.session():
             parameters = self._tensors.parameters(self._at(vector), grad=True)
-            total = torch.zeros((), device=self.device, dtype=torch.float64)
+            found = torch.zeros(2, device=self.device, dtype=torch.float64)  # loss, batches with a graph
             gradient = torch.zeros(self.n_parameters, device=self.device, dtype=self.dtype)
-            differentiable = False
-            for index in self._counted:
-                loss = self._weights[index] * self.batch_loss(index, parameters)
-                total += loss.detach().double()
-                if loss.requires_grad:
-                    gradient += self.flatten(
-                        torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-                    )
-                    differentiable = True
-            self.require_graph(differentiable)
-            return total.to(self.dtype), gradient
+            with self.processes.summed(found, gradient):
+                for index in self.counted:
+                    loss = self._weights[index] * self.batch_loss(index, parameters)
+                    found[0] += loss.detach().double()
+                    if loss.requires_grad:
+                        gradient += self.flatten(
+                            torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+                        )
+                        found[1] += 1
+            self.require_graph(bool(found[1]))
+            return found[0].to(self.dtype), gradient
 
     def evaluate(
         self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None
@@ -231,14 +236,15 @@ class Objective:
         """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
         with self.session(), torch.no_grad():
             parameters = self._tensors.parameters(self._at(vector))
-            total, wrong, counted = 0.0, 0.0, 0
-            for index in range(len(self.batches)):
-                with LossObserver() as observer:
-                    loss = float(self.batch_loss(index, parameters, buffers))
-                total += self._weights[index] * loss if self._weights[index] else 0.0
-                wrong += observer.wrong
-                counted += observer.counted
-            return Evaluation(total, wrong / counted if counted else float("nan"))
+            sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+            with self.processes.summed(sums):
+                for index in self.own:
+                    with LossObserver() as observer:
+                        loss = float(self.batch_loss(index, parameters, buffers))
+                    share = self._weights[index] * loss if self._weights[index] else 0.0
+                    sums += sums.new_tensor([share, observer.wrong, observer.counted])
+            loss, wrong, counted = sums.tolist()
+            return Evaluation(loss, wrong / counted if counted else float("nan"))
 
     def batch_loss(
         self,
@@ -255,7 +261,8 @@ class Objective:
             np.random.seed((self.noise_seed + index) % 2**32)
             random.seed(self.noise_seed + index)
         substitutes = dict(zip(self.layout.names, parameters, strict=True))
-        substitutes |= self._tensors.others(self._point_buffers if buffers is None else buffers)
+        given = self._point_buffers if buffers is None else buffers
+        substitutes |= self._tensors.others(self._shared_buffers | given)
         with plain_kernels():
             loss = self._step(substitutes, _batches.fresh(self.batches[index]), index)
         return loss * self._scales[index] if self._scales[index] != 1.0 else loss
@@ -279,6 +286,14 @@ class Objective:
     def weights(self) -> list[float]:
         """Weight of each batch in the mean; they sum to 1."""
         return self._weights
+
+    @property
+    def counted(self) -> list[int]:
+        """Indices of the batches with a weight that this process evaluates, all unless sharded.
+
+        Sums over them belong into `processes.summed(...)`.
+        """
+        return [index for index in self.own if self._weights[index] > 0]
 
     # ------------------------------------------------------------------ tools of the measures
 
@@ -311,15 +326,11 @@ class Objective:
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the buffers by name that the loss is taken with: those of `at`, else the module's own (no copies)."""
-        return dict(self.module.named_buffers()) | self._point_buffers
+        return dict(self.module.named_buffers()) | self._shared_buffers | self._point_buffers
 
     def to(self, dtype: torch.dtype) -> Objective:
         """Return the same objective, at the same default point, measured in another floating-point type."""
-        other = Objective.__new__(Objective)
-        other._setup(self._step, self.module, self.batches, self.mode, dtype, self.noise_seed)
-        other._point = None if self._point is None else self._point.to(dtype)
-        other._point_buffers = self._point_buffers
-        return other
+        return self._over(self.batches, dtype).shard(self.processes)
 
     @property
     def at_module(self) -> bool:
@@ -333,7 +344,7 @@ class Objective:
             size: Examples a group; batches are cut, never joined.
 
         Returns:
-            One objective a group, over the same module.
+            One objective a group, over the same module; each process evaluates them whole.
 
         Raises:
             ValueError: `size` is not positive.
@@ -341,16 +352,66 @@ class Objective:
         if size < 1:
             raise ValueError(f"size is {size}; a group needs at least one example")
         groups = [piece for batch in self.batches for piece in _batches.split(batch, size)]
-        return [self.restrict([group]) for group in groups]
+        return [self._over([group], self.dtype) for group in groups]
 
     def restrict(self, batches: Iterable[Any]) -> Objective:
         """Return the same loss over other batches, at the same default point."""
-        other = Objective.__new__(Objective)
-        other._setup(self._step, self.module, batches, self.mode, self.dtype, self.noise_seed)
-        other._point, other._point_buffers = self._point, self._point_buffers
+        return self._over(batches, self.dtype).shard(self.processes)
+
+    # ------------------------------------------------------------------ many processes
+
+    def shard(self, group: dist.ProcessGroup | _distributed.Processes | None = None) -> Objective:
+        """Return the same objective, evaluated by several processes together: each takes some of the batches.
+
+        All of them call this, and every measure of what they get, with equal arguments; all get the same numbers, which
+        are those of one process but for rounding. What is not a sum over batches, each process does for itself. Batches
+        are not cut, so that with fewer batches than processes some only listen. The weights must be equal in all
+        processes while measuring, as in data-parallel training they are. Buffers, which there are not, are those of the
+        first process at this moment: call it anew once they have moved.
+
+        Memory: every process holds all batches; graphs only of its own.
+
+        Args:
+            group: A torch.distributed group, by default of all processes. Without torch.distributed nothing is shared.
+
+        Returns:
+            The objective; a measure of it that fails in one process fails in all.
+
+        Raises:
+            MeasurementError: Data or weights differ between the processes, or the model communicates by itself.
+        """
+        other = copy.copy(self)
+        other._depth = 0
+        processes = group if isinstance(group, _distributed.Processes) else _distributed.join(group, self.device)
+        other.processes, other.own = processes, processes.share(self.batch_sizes)
+        if processes.size == 1:
+            return other
+        if self.communicates:
+            raise MeasurementError(
+                f"{type(self.module).__name__} exchanges tensors between processes when it is evaluated (a gather in "
+                "its step, or synchronised batch normalisation), so all must evaluate the same batches; measure "
+                "without shard()"
+            )
+        _distributed.require_equal(processes, batches=self.fingerprint, weights=_distributed.checksum(self.vector()))
+        other._shared_buffers = processes.first_tensors(dict(self.module.named_buffers()))
         return other
 
+    @functools.cached_property
+    def communicates(self) -> bool:
+        """Whether the model exchanges tensors between processes by itself; then it cannot be sharded."""
+        with self.session():
+            parameters = self._tensors.parameters(None)
+            return _distributed.communicates(self.module, lambda: self.batch_loss(0, parameters))
+
     # ------------------------------------------------------------------ inside
+
+    def _over(self, batches: Iterable[Any], dtype: torch.dtype) -> Objective:
+        """Make one over other batches, or in another type, at the same default point, for this process alone."""
+        other = Objective.__new__(Objective)
+        other._setup(self._step, self.module, batches, self.mode, dtype, self.noise_seed)
+        other._point = None if self._point is None else self._point.to(dtype)
+        other._point_buffers, other._shared_buffers = self._point_buffers, self._shared_buffers
+        return other
 
     def _at(self, vector: torch.Tensor | None) -> torch.Tensor | None:
         return self._point if vector is None else vector

@@ -33,6 +33,12 @@ def cases() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def processes() -> ModuleType:
+    """The module tests/processes.py."""
+    return _load("processes")
+
+
+@pytest.fixture(scope="session")
 def zoo(cases) -> dict[str, Any]:
     """The networks of tests/zoo.py by name."""
     module = _load("zoo")

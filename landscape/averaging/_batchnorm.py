@@ -64,20 +64,22 @@ def recompute_batchnorm(
         count = channels.shape[1]
         variance, mean = torch.var_mean(channels.detach().double(), dim=1, correction=0)
         if name in pools:
-            pools[name].add(count, mean, variance * count)
+            pools[name].add(_Pool(count, mean, variance * count))
         else:
             pools[name] = _Pool(count, mean, variance * count)
 
     with objective.session(), torch.no_grad(), batch_statistics(objective.module, collect):
         point = objective.vector() if vector is None else torch.as_tensor(vector).to(objective.device, objective.dtype)
         parameters = objective.layout.unflatten(point)
-        for index in range(len(objective.batches)):
-            objective.batch_loss(index, parameters, buffers)
+        with objective.processes.summed():
+            for index in objective.own:
+                objective.batch_loss(index, parameters, buffers)
     statistics = {}
-    for name, pool in pools.items():
+    own = {name: _Pool(pool.count, pool.mean.cpu(), pool.squares.cpu()) for name, pool in pools.items()}
+    for name, pool in _joined(objective.processes.gather(own)).items():
         prefix = f"{name}." if name else ""
-        statistics[f"{prefix}running_mean"] = pool.mean.to(objective.dtype)
-        statistics[f"{prefix}running_var"] = (pool.squares / (pool.count - 1)).to(objective.dtype)
+        statistics[f"{prefix}running_mean"] = pool.mean.to(objective.device, objective.dtype)
+        statistics[f"{prefix}running_var"] = (pool.squares / (pool.count - 1)).to(objective.device, objective.dtype)
     return statistics
 
 
@@ -142,10 +144,22 @@ class _Pool:
     mean: torch.Tensor
     squares: torch.Tensor
 
-    def add(self, count: int, mean: torch.Tensor, squares: torch.Tensor) -> None:
+    def add(self, other: _Pool) -> None:
         """Join another group by the law of total variance (Chan, Golub & LeVeque 1979)."""
-        total = self.count + count
-        shift = mean - self.mean
-        self.squares = self.squares + squares + shift**2 * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        self.squares = self.squares + other.squares + shift**2 * (self.count * other.count / total)
+        self.mean = self.mean + shift * (other.count / total)
         self.count = total
+
+
+def _joined(shares: list[dict[str, _Pool]]) -> dict[str, _Pool]:
+    """Join what several processes have seen, in their order; the layers in the order of who met most of them."""
+    pools: dict[str, _Pool] = {}
+    for share in shares:
+        for name, pool in share.items():
+            if name in pools:
+                pools[name].add(pool)
+            else:
+                pools[name] = pool
+    return pools

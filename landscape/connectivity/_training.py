@@ -81,11 +81,18 @@ def fit_curve(
 
 def curve_loss(curve: Curve, objective: Objective, index: int, t: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return the loss of one batch at γ(t), without graph, and its gradient with respect to each bend, shape (P,)."""
-    parameters = [part.requires_grad_(True) for part in objective.layout.unflatten(curve.point(t))]
-    loss = objective.batch_loss(index, parameters, curve.buffers(t))
-    gradient = objective.flatten(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    total = torch.zeros((), dtype=objective.dtype, device=objective.device)
+    gradient = torch.zeros(objective.n_parameters, dtype=objective.dtype, device=objective.device)
+    with objective.processes.summed(total, gradient):
+        if index in objective.own:  # whoever has the batch; the others hear of it
+            parameters = [part.requires_grad_(True) for part in objective.layout.unflatten(curve.point(t))]
+            loss = objective.batch_loss(index, parameters, curve.buffers(t))
+            total += loss.detach()
+            gradient += objective.flatten(
+                torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+            )
     # γ is linear in its control points, so the chain rule is one factor a bend.
-    return loss.detach(), [coefficient * gradient for coefficient in curve.coefficients(t)[1:-1]]
+    return total, [coefficient * gradient for coefficient in curve.coefficients(t)[1:-1]]
 
 
 def _descend(

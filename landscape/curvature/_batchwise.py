@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -65,7 +66,8 @@ class BatchSum(SymmetricOperator):
     """Σ_b of the curvature of batch b at fixed parameters; subclasses say what that is.
 
     Batches whose graph does not fit into the budget are differentiated anew for every product, and so are those that
-    are foreseen not to fit. All columns of a block share that pass.
+    are foreseen not to fit. All columns of a block share that pass. Of a sharded objective each process takes its own
+    batches, and the products are summed; the attributes are then those of this process.
 
     Attributes:
         memory_budget: Bytes that kept graphs may take.
@@ -99,11 +101,14 @@ class BatchSum(SymmetricOperator):
             point = point.to(self.device, self.dtype)
             self._parameters = [part.detach().requires_grad_(True) for part in objective.layout.unflatten(point)]
             self._buffers = {name: buffer.clone() for name, buffer in objective.buffers().items()}
-            loss, differentiable = self._first_pass()
-        objective.require_graph(differentiable)
-        if not torch.isfinite(loss):
+            found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, batches that depend on the point
+            with objective.processes.summed(found):
+                self._first_pass(found)
+        loss, differentiable = found.tolist()
+        objective.require_graph(differentiable > 0)
+        if not math.isfinite(loss):
             raise MeasurementError(
-                f"the loss on the measured examples is {float(loss)}, so it has no curvature; "
+                f"the loss on the measured examples is {loss}, so it has no curvature; "
                 "look at the weights, the learning rate and the data"
             )
 
@@ -138,24 +143,18 @@ class BatchSum(SymmetricOperator):
         """Take the loss of a batch whose graph is not kept."""
         return self._loss(index)
 
-    def _first_pass(self) -> tuple[torch.Tensor, bool]:
-        """Evaluate every batch, and keep the graphs that fit."""
-        total = torch.zeros((), dtype=torch.float64)
-        differentiable = False
+    def _first_pass(self, found: torch.Tensor) -> None:
+        """Evaluate every batch, and keep the graphs that fit; add up the loss, and how many batches have a graph."""
         dearest = 0.0  # bytes an example
-        for index, weight in enumerate(self._objective.weights):
-            if weight == 0:
-                continue
+        for index in self._objective.counted:
             examples = _batches.n_examples(self._objective.batches[index])
             if self.kept_bytes + dearest * examples > self.memory_budget:
                 loss = self._evaluate(index)
-                total += float(loss.detach())
-                differentiable |= loss.requires_grad
+                found += found.new_tensor([float(loss.detach()), loss.requires_grad])
                 self._rebuilt.append(index)
                 continue
             built = self._build(index)
-            total += built.loss
-            differentiable |= built.differentiable
+            found += found.new_tensor([built.loss, built.differentiable])
             if built.term is None:
                 continue
             size = saved_bytes(built.term.roots, self._parameters)
@@ -167,7 +166,6 @@ class BatchSum(SymmetricOperator):
                 self._kept.append(built.term)
             else:
                 self._rebuilt.append(index)
-        return total, differentiable
 
     def _terms(self) -> Iterator[Term]:
         yield from self._kept
@@ -186,20 +184,21 @@ class BatchSum(SymmetricOperator):
 
     def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         parts = self._parts(vector, kept)
-        total: torch.Tensor | None = None
-        for term in self._terms():
-            share = self._joined(term.apply(parts, kept, batched=False), kept)
-            total = share if total is None else total.add_(share)
-        return torch.zeros_like(vector) if total is None else total
+        total = torch.zeros_like(vector)
+        with self._objective.processes.summed(total):
+            for term in self._terms():
+                total += self._joined(term.apply(parts, kept, batched=False), kept)
+        return total
 
     def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         rows = block.T.contiguous()
         total = torch.zeros_like(rows)
-        for term in self._terms():
-            # Within a batch, so that a rebuilt graph serves all columns.
-            for start in range(0, len(rows), self.chunk_size):
-                chunk = slice(start, start + self.chunk_size)
-                total[chunk] += self._chunk(term, rows[chunk], kept)
+        with self._objective.processes.summed(total):
+            for term in self._terms():
+                # Within a batch, so that a rebuilt graph serves all columns.
+                for start in range(0, len(rows), self.chunk_size):
+                    chunk = slice(start, start + self.chunk_size)
+                    total[chunk] += self._chunk(term, rows[chunk], kept)
         return total.T
 
     def _chunk(self, term: Term, rows: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:

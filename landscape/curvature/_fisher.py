@@ -23,6 +23,7 @@ class FisherOperator(OutputOperator):
         kind: "exact", "mc" or "empirical".
         draws: Labels drawn for each target; None unless Monte-Carlo.
         seed: Their seed; None unless Monte-Carlo.
+        n: Number of examples (rows of the loss function's input with a counted target) behind an empirical one.
     """
 
     def __init__(
@@ -44,11 +45,7 @@ class FisherOperator(OutputOperator):
         self.seed = seed if kind == "mc" else None
         self._examples: dict[int, int] = {}
         super().__init__(objective, vector, memory_budget, chunk_size)
-
-    @property
-    def n(self) -> int:
-        """Number of examples (rows of the loss function's input with a counted target) behind an empirical Fisher."""
-        return sum(self._examples.values())
+        self.n = sum(objective.processes.gather(sum(self._examples.values())))
 
     def _cut_at(self, parts: Split) -> torch.Tensor:
         return parts.source

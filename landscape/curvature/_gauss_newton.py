@@ -87,7 +87,12 @@ class _Sandwich(Term):
 class OutputOperator(BatchSum):
     """Σ_b J_bᵀ M_b J_b; subclasses say where the model ends, and what M is."""
 
-    outputs: str
+    outputs: str = ""
+
+    def __init__(self, objective: Objective, vector: torch.Tensor | None, memory_budget: int, chunk_size: int):
+        super().__init__(objective, vector, memory_budget, chunk_size)
+        # A process without a batch has seen no loss function.
+        self.outputs = next(filter(None, objective.processes.gather(self.outputs)), "")
 
     @abc.abstractmethod
     def _cut_at(self, parts: Split) -> torch.Tensor:

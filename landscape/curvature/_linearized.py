@@ -35,6 +35,7 @@ class LinearizedHessian(SymmetricOperator):
                 f"them (noise_seed={objective.noise_seed}); use strategy='auto'"
             )
         self._compiled = compiled
+        self._processes = objective.processes
         self.strategy = "linearized and compiled" if compiled else "linearized"
         self._unflatten = objective.layout.unflatten
         self._shares: list[Callable[..., Sequence[torch.Tensor]]] = []
@@ -43,9 +44,9 @@ class LinearizedHessian(SymmetricOperator):
         parameters = [part.clone() for part in self._unflatten(point)]
         with objective.session():
             loss = objective.loss_and_gradient(point)[0]  # refuses a loss without parameters, as others do
-            for index, weight in enumerate(objective.weights):
-                if weight > 0:
-                    self._shares.append(_derivative(objective, index, weight, parameters))
+            with self._processes.summed():
+                for index in objective.counted:
+                    self._shares.append(_derivative(objective, index, objective.weights[index], parameters))
         if not torch.isfinite(loss):
             raise MeasurementError(
                 f"the loss on the measured examples is {float(loss)}, so it has no curvature; "
@@ -60,6 +61,7 @@ class LinearizedHessian(SymmetricOperator):
         parts = [part.contiguous() for part in self._unflatten(vector)]
         total = torch.zeros_like(vector)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._processes.summed(total))
             stack.enter_context(torch.no_grad())
             if self._compiled:  # a session makes everything run eagerly, for the sake of the model
                 stack.enter_context(torch.compiler.set_stance("default"))

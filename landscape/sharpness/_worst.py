@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -56,8 +57,8 @@ def worst_case(
     if steps < 1:
         raise ValueError(f"steps is {steps}; at least one ascent step is needed")
     with objective.session():
-        groups = [objective] if group is None else objective.split(group)
-        rises = [_ascend(part, rho, adaptive, norm, steps, seed) for part in groups]
+        ascend = functools.partial(_ascend, rho=rho, adaptive=adaptive, norm=norm, steps=steps, seed=seed)
+        rises = [ascend(objective)] if group is None else objective.processes.map(ascend, objective.split(group))
     return Estimate.exact(rises[0]) if len(rises) == 1 else Estimate.from_samples(rises, seed)
 
 
