@@ -56,7 +56,7 @@ def hessian_variables(budgeted: bool, tracked: bool, layers: bool = False, gap: 
                 "subspace_angles", ("eigenvalue",), units="rad", description="principal angles since the last event"
             ),
             Variable("gradient_share", description="squared share of the gradient in the top eigenvectors' subspace"),
-            Variable("correction", description="largest relative second-order correction of a value; NaN if cold"),
+            Variable("correction", description="largest relative correction of a value by residuals; NaN if cold"),
             Variable("cold_start", (), "i1", description="1 where the eigenpairs were found afresh"),
         ]
     return variables + LAYER_VARIABLES * layers + GAP_VARIABLES * gap

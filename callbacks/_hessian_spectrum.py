@@ -45,9 +45,9 @@ class HessianSpectrum(LandscapeCallback):
         z: Scales of the effective dimensionality N_eff(z), in units of the eigenvalues.
         budget: Seconds of measurement allowed for a second of training, such as 0.05: events are then left out, and
             probes of the density, until the measured overhead keeps below it. What was chosen is recorded.
-        track: Follow the top eigenpairs from event to event, in k + 2 products where the subspace turns slowly and with
-            a cold start where it does not, and record how far it turned and the gradient's share in it; nothing else
-            of the spectrum is measured then.
+        track: Follow the top eigenpairs from event to event to 1 %, in k + 2 products where the subspace turns slowly
+            and up to k + 21 where it does not (`landscape.curvature.track`), and record how far it turned and the
+            gradient's share in it; nothing else of the spectrum is measured then.
         layers: Measure every layer's trace and largest eigenvalue too, of its diagonal block of the Hessian: tens of
             products a layer, `trace_max_matvecs` at most for each of the two.
         gap: Measure the distance of the Hessian to the Gauss-Newton matrix too, relative to the Hessian's own size: 20

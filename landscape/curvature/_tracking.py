@@ -13,11 +13,12 @@ from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._search import Search
+from landscape.curvature._warm_space import WarmSpace
 
 # Vectors carried beside the wanted ones: they hold the next eigenvalue, which may change places with the last.
 _SPARE = 1
-# Directions of the residuals that are multiplied too.
-_DIRECTIONS = 1
+# Products that a warm start may add to those of its start.
+_MOST_STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +26,14 @@ class Tracked(Result):
     """Largest eigenpairs at one moment of a training, and how the subspace turned since the last.
 
     Attributes:
-        pairs: The pairs, largest first. After a warm start the values are corrected to second order, and
-            `converged_each` says that the correction was below half of the tolerance.
+        pairs: The pairs, largest first. After a warm start the values are corrected by what the residuals tell, and
+            `converged_each` says that residual²/gap was within the tolerance before that.
         basis: Start of the next measurement, shape (P, k + 1).
         angles: Principal angles in radians between the subspaces of the k eigenvectors before and now, ascending,
             shape (k,); NaN at the first event.
         gradient_share: ‖Vᵀg‖²/‖g‖², the share of the gradient in the subspace; NaN without a gradient.
-        correction: The largest relative correction of a value; NaN after a cold start.
+        correction: The largest relative correction of a value, from Rayleigh–Ritz to what is put down; NaN after a
+            cold start.
         cold: Whether this was a cold start.
         n_matvecs: Number of products spent, those of a warm start given up included.
     """
@@ -50,52 +52,64 @@ def track(
     previous: Tracked | None = None,
     k: int = 10,
     tol: float = 1e-2,
-    fallback: float = 0.1,
+    fallback: float = 0.5,
     gradient: torch.Tensor | None = None,
     seed: int = 0,
+    max_matvecs: int | None = None,
 ) -> Tracked:
-    """Follow the k largest eigenpairs from the last event to this one in k + 2 products.
+    """Follow the k largest eigenpairs from the last event to this one, in k + 2 products where they turn slowly.
 
-    Rayleigh–Ritz on the last vectors V and on the direction in which most of the residuals R = HV − V(VᵀHV) point. The
-    other residual directions take part without products: their couplings to V are known, and their own curvature is put
-    at that of the direction that was multiplied. This is a second-order correction of the values and a
-    first-order one of the vectors, with which the next event begins. Where it changes a value by more than `fallback`,
-    the vectors are lost, and a cold start follows.
+    The last k + 1 vectors are multiplied, then one direction after the other out of the residuals, the one first in
+    which the wanted vectors lean most. What the couplings to the residuals tell of them corrects the values
+    (`WarmSpace`). Steps go on until residual²/gap bounds the relative error of each value before the correction by
+    `tol`; the correction removes most of what is left. So quiet events cost k + 2 products and turbulent ones more,
+    from the space that is there already. Where the last vectors are lost, which shows after k + 2 products as a
+    correction above `fallback`, a cold start follows.
 
-    The limit: one step of this removes most of an error that is small. While the subspace turns by more than some tenth
-    of a radian between two events, values are good to a few per cent, and `converged_each` says so.
+    The limit: with k + 2 products, values are good to 1 % while the subspace turns by no more than some tenths of a
+    radian between two events. The gap is that between Ritz values. So an eigenvector that comes up in a direction to
+    which none of the last ones couples is missed for some events without a sign, and where the wanted end of the
+    spectrum is nearly continuous, values a few per cent too small can be called converged.
 
-    Memory: (3 (k + 2), P) numbers of the operator's type.
+    Memory: (5 m, P) numbers of the operator's type for m products of a warm start, beside the last event.
 
     Args:
         operator: The operator now, shape (P, P).
         previous: The last event, of the same parameters; None for a cold start.
         k: Number of pairs.
-        tol: Relative accuracy; a value counts as converged where its correction is below half of that.
+        tol: Relative accuracy; a value counts as converged where residual²/gap is within it.
         fallback: Relative correction beyond which a cold start follows.
         gradient: The gradient now, shape (P,), for its share in the subspace.
         seed: Seed of a cold start.
+        max_matvecs: Most products of a warm start, k + 21 by default, k + 2 at least; values that have not
+            converged by then say so.
 
     Returns:
         The pairs, the subspace's rotation, and the start of the next event.
 
     Raises:
-        ValueError: `previous` holds fewer than k vectors, or those of another operator.
+        ValueError: `previous` holds fewer than k vectors, or those of another operator, or `max_matvecs` is too small.
         MeasurementError: k exceeds P, or a product is not finite.
 
-    Source: Davidson 1975 (residual directions); Gur-Ari, Roberts & Dyer 2018, arXiv:1812.04754 (the gradient's share).
+    Source: Davidson 1975 (residual directions); Parlett 1998, §11.7 (residual²/gap);
+        Gur-Ari, Roberts & Dyer 2018, arXiv:1812.04754 (the gradient's share).
     """
     check_count(operator, k)
+    least = k + _SPARE + 1
+    most = k + _SPARE + _MOST_STEPS if max_matvecs is None else max_matvecs
+    if most < least:
+        raise ValueError(
+            f"max_matvecs is {most}, but following {k} pairs takes {least} products at least; allow {least}"
+        )
     before = operator.n_matvecs
     found = None
-    if previous is not None and operator.shape[0] > 2 * (k + _SPARE):
-        if previous.basis.shape[0] != operator.shape[0] or previous.basis.shape[1] < k:
-            raise ValueError(
-                f"the last event holds vectors of shape {tuple(previous.basis.shape)}, but k={k} of an operator with "
-                f"P={operator.shape[0]} were asked for; begin with previous=None"
-            )
-        found = _warm(operator, previous.basis, k, tol, seed)
-        found = found if found[2] <= fallback else None
+    if previous is not None and (previous.basis.shape[0] != operator.shape[0] or previous.basis.shape[1] < k):
+        raise ValueError(
+            f"the last event holds vectors of shape {tuple(previous.basis.shape)}, but k={k} of an operator with "
+            f"P={operator.shape[0]} were asked for; begin with previous=None"
+        )
+    if previous is not None and operator.shape[0] > 2 * most:
+        found = _warm(operator, previous.basis[:, : k + _SPARE], k, tol, fallback, most, seed)
     if found is None:
         found = _cold(operator, k, seed)
     pairs, basis, correction = found
@@ -109,47 +123,27 @@ def track(
 
 
 def _warm(
-    operator: SymmetricOperator, start: torch.Tensor, k: int, tol: float, seed: int
-) -> tuple[Eigenpairs, torch.Tensor, float]:
-    """Take one step from the last vectors: the pairs, the next start, the largest relative correction."""
-    basis = torch.linalg.qr(start.to(operator.device, operator.dtype))[0]
-    count = basis.shape[1]
-    image = operator @ basis
-    inner = basis.T @ image
-    beside, coupling = torch.linalg.qr(image - basis @ inner)
-    # Residual directions by the weight that they have in the residuals.
-    turn = torch.linalg.svd(coupling)[0]
-    beside, coupling = beside @ turn, turn.T @ coupling
-    taken = beside[:, :_DIRECTIONS]
-    image = torch.cat([image, operator @ taken], dim=1)
-    across = beside.T @ image[:, count:]
-    known = count + _DIRECTIONS
-    model = torch.zeros((2 * count, 2 * count), dtype=torch.float64)
-    model[:count, :count] = inner.cpu()
-    model[count:, :count] = coupling.cpu()
-    model[count:, count:] = float(across[:_DIRECTIONS].diagonal().mean()) * torch.eye(count)
-    model[count:, count:known] = across.cpu()
-    # The lower triangle is what is known; symmetric by definition.
-    values, vectors = torch.linalg.eigh(model)
-    exact, chosen = torch.linalg.eigh(model[:known, :known])
-    values, vectors = values.flip(0), vectors.flip(1)
-    exact, chosen = exact.flip(0)[:k], chosen.flip(1)[:, :k].to(basis)
-    span = torch.cat([basis, taken], dim=1)
-    ritz = span @ chosen
-    residuals = torch.linalg.vector_norm(image @ chosen - ritz * exact.to(basis), dim=0)
-    corrected = values[:k].numpy()
-    change = np.abs(corrected - exact.numpy()) / np.maximum(np.abs(corrected), 1e-3 * np.abs(corrected).max())
+    operator: SymmetricOperator, start: torch.Tensor, k: int, tol: float, fallback: float, most: int, seed: int
+) -> tuple[Eigenpairs, torch.Tensor, float] | None:
+    """Go on from the last vectors: the pairs, the next start, the largest relative correction; None where lost."""
+    space = WarmSpace(operator, start, k)
+    space.grow()
+    if not space.correction.max() <= fallback:
+        return None
+    while space.count < most and space.bounds.max() > tol:
+        space.grow()
+    vectors, residuals = space.ritz()
+    each = space.bounds <= tol
     pairs = Eigenpairs(
-        values=corrected,
-        vectors=ritz,
-        residuals=residuals.double().cpu().numpy(),
-        converged_each=change <= 0.5 * tol,
-        converged=np.bool_((change <= 0.5 * tol).all()),
-        n_matvecs=known,
+        values=space.values,
+        vectors=vectors,
+        residuals=residuals,
+        converged_each=each,
+        converged=np.bool_(each.all()),
+        n_matvecs=space.count,
         seed=seed,
     )
-    following = torch.cat([basis, beside], dim=1) @ vectors[:, :count].to(basis)
-    return pairs, following, float(change.max())
+    return pairs, space.leading(k + _SPARE), float(space.correction.max())
 
 
 def _cold(operator: SymmetricOperator, k: int, seed: int) -> tuple[Eigenpairs, torch.Tensor, float]:

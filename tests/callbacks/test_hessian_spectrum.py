@@ -121,7 +121,8 @@ def test_tracking_follows_the_top_from_event_to_event(tmp_path):
     assert int(tracked.cold_start[0]) == 1
     warm = tracked.cold_start.values == 0
     assert warm.any()
-    assert (tracked.n_matvecs.values[warm] == 5).all()
+    assert (tracked.n_matvecs.values[warm] >= 5).all()
+    assert (tracked.n_matvecs.values[warm] <= 24).all()
     sure = tracked.converged_top.values == 1
     assert sure.any()
     relative = np.abs(tracked.eigenvalues_top.values / known.eigenvalues_top.values - 1)

@@ -1,0 +1,119 @@
+"""A space begun with vectors that are nearly eigenvectors, and grown where the wanted pairs still lean out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from landscape.curvature._operator import SymmetricOperator
+
+# Residuals that make up less than this share of one another's span add no direction of their own.
+_DEPENDENT = 1e-4
+
+
+class WarmSpace:
+    """An orthonormal basis W with HW, and the pairs that H has by what is known of it.
+
+    With S = WᵀHW and the residuals HW − WS = QC, Q orthonormal,
+
+        H ≈ [W Q] [[S, Cᵀ], [C, τ I]] [W Q]ᵀ,
+
+    where all but the last block is exact. It holds the curvature of the residual directions; of those that were
+    multiplied it is known, and τ is their mean. What that leaves wrong of an eigenvalue λ with eigenvector v is
+    vᵀQ (QᵀHQ − τ) Qᵀv, where Rayleigh–Ritz on W lacks about (λ − τ) ‖Qᵀv‖²: the correction costs no products.
+
+    Memory: (3 c, P) numbers of the operator's type for c directions, and (2 c, P) for a moment.
+
+    Args:
+        operator: The operator, shape (P, P).
+        start: Vectors to begin with, shape (P, m), all of which are multiplied.
+        k: Number of wanted pairs, the largest ones.
+
+    Attributes:
+        values: The wanted eigenvalues, largest first, shape (k,), float64.
+        correction: Relative difference between them and what Rayleigh–Ritz on W gives, shape (k,).
+        bounds: Bounds on the relative errors of the Ritz values, shape (k,): residual²/gap, the gap being that to the
+            next Ritz value but one beyond the wanted ones, where there is one.
+
+    Source: Davidson 1975, doi:10.1016/0021-9991(75)90065-0 (one direction after the other, from the residuals).
+    """
+
+    def __init__(self, operator: SymmetricOperator, start: torch.Tensor, k: int):
+        self._operator = operator
+        self._k = k
+        self._begun_with = start.shape[1]
+        self.basis = torch.linalg.qr(start.to(operator.device, operator.dtype))[0]
+        self.image = operator @ self.basis
+        self._solve()
+
+    @property
+    def count(self) -> int:
+        """Number of directions, each of which was one product."""
+        return self.basis.shape[1]
+
+    def grow(self) -> None:
+        """Multiply one more direction: the one in which most of the wanted eigenvectors lies that is outside of W."""
+        outside = self._coefficients[self.count :, : self._k]
+        direction = self._beside @ torch.linalg.svd(outside)[0][:, :1].to(self.basis)
+        direction = _without(direction, self.basis)
+        direction /= torch.linalg.vector_norm(direction)
+        self.basis = torch.cat([self.basis, direction], dim=1)
+        self.image = torch.cat([self.image, self._operator @ direction], dim=1)
+        self._solve()
+
+    def leading(self, count: int) -> torch.Tensor:
+        """Return that many of the largest approximate eigenvectors, orthonormal, shape (P, count)."""
+        whole = torch.cat([self.basis, self._beside], dim=1)
+        return whole @ self._coefficients[:, :count].to(whole)
+
+    def ritz(self) -> tuple[torch.Tensor, np.ndarray]:
+        """Return the wanted Ritz vectors in W, shape (P, k), and their residuals ‖Hv − θv‖, which are exact."""
+        chosen = self._within.to(self.basis)
+        vectors, images = self.basis @ chosen, self.image @ chosen
+        residuals = torch.linalg.vector_norm(images - vectors * (vectors * images).sum(dim=0), dim=0)
+        return vectors, residuals.double().cpu().numpy()
+
+    def _solve(self) -> None:
+        count = self.count
+        inner = self.basis.T @ self.image
+        inner = 0.5 * (inner + inner.T)
+        rest = _without(self.image - self.basis @ inner, self.basis)
+        self._beside = _orthonormal(rest, self.basis)
+        small = inner.double().cpu()
+        measured = small.diagonal()[self._begun_with :]
+        # Negative curvature is rare there and far from the wanted end: it says nothing about the other directions.
+        curvature = float(measured.mean().clamp_min(0.0)) if len(measured) else 0.0
+        size = count + self._beside.shape[1]
+        model = torch.zeros((size, size), dtype=torch.float64)
+        model[:count, :count] = small
+        model[count:, :count] = (self._beside.T @ rest).double().cpu()  # the lower triangle is what eigh reads
+        model[count:, count:] = curvature * torch.eye(size - count, dtype=torch.float64)
+        values, coefficients = torch.linalg.eigh(model)
+        self._coefficients = coefficients.flip(1)
+        exact, within = torch.linalg.eigh(small)
+        ritz = exact.flip(0).numpy()
+        self._within = within.flip(1)[:, : self._k]
+        self.values = values.flip(0)[: self._k].numpy()
+        # Values near zero are measured by the largest.
+        sizes = np.maximum(np.abs(self.values), 1e-3 * np.abs(self.values).max())
+        self.correction = np.abs(self.values - ritz[: self._k]) / sizes
+        # The next value but one: the next is often close, and its vector well within W.
+        gaps = ritz[: self._k] - ritz[min(self._k + 1, count - 1)]
+        residuals = torch.linalg.vector_norm(model[count:, :count] @ self._within, dim=0).numpy()
+        self.bounds = residuals**2 / np.maximum(gaps, np.finfo(float).tiny) / sizes
+
+
+def _without(block: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Take the basis out of the columns of a block, twice for the rounding of the first time."""
+    for _ in range(2):
+        block = block - basis @ (basis.T @ block)
+    return block
+
+
+def _orthonormal(block: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Return an orthonormal basis of what the columns of a block span, orthogonal to a basis."""
+    lengths = torch.linalg.vector_norm(block, dim=0)
+    factor, triangle = torch.linalg.qr(block / lengths.clamp_min(torch.finfo(block.dtype).tiny))
+    turn, sizes, _ = torch.linalg.svd(triangle.double().cpu())
+    factor = factor @ turn[:, sizes > _DEPENDENT].to(factor)
+    return torch.linalg.qr(_without(factor, basis))[0]
