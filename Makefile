@@ -49,11 +49,8 @@ PEERS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1 einconv==0.1.
 build/peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ $(PEERS)
 
-bench: build/peers  ## side by side with PyHessian, curvlinops and hessian-eigenthings (about 15 minutes)
-	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/products.py --rounds 10
-	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network cnn --batches 1
-	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network cnn --batches 4
-	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network transformer --rounds 2
+bench: build/peers  ## side by side with PyHessian, curvlinops and hessian-eigenthings (about half an hour)
+	PYTHONPATH=build/peers $(THREADS) $(BIN)/python benchmarks/bench.py
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache

@@ -47,7 +47,7 @@ def main() -> None:
         tables = []
         for arguments in RUNS[name]:
             process = subprocess.Popen(
-                [sys.executable, str(HERE / arguments[0]), *arguments[1:]], stdout=subprocess.PIPE, text=True, cwd=HERE
+                [sys.executable, str(HERE / arguments[0]), *arguments[1:]], stdout=subprocess.PIPE, text=True
             )
             lines = []
             for line in process.stdout or ():
