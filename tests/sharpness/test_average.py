@@ -10,7 +10,7 @@ from torch import nn
 from landscape import MeasurementError, Objective
 from landscape.curvature import hessian, top_eigenpairs
 from landscape.sharpness import average_case
-from landscape.sharpness._average import _draw
+from landscape.sharpness._noise import draw
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -139,7 +139,7 @@ def test_pruned_network(cases):
     assert float(zeros.float().mean()) > 0.8
     for norm in ("l2", "linf"):
         assert np.isfinite(average_case(objective, 0.5, norm=norm).value)
-    moved = objective.vector() + 0.5 * objective.vector().abs() * _draw(139, "l2", 0, 0).float()
+    moved = objective.vector() + 0.5 * objective.vector().abs() * draw(139, "l2", 0, 0).float()
     assert not moved[zeros].any()
 
 
