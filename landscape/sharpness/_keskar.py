@@ -96,8 +96,10 @@ def _whole(objective: Objective) -> _Box:
 def _random(objective: Objective, dimension: int, seed: int, index: int) -> _Box:
     weights = objective.vector()
     drawn = np.random.default_rng((seed, index)).standard_normal((len(weights), dimension))
-    basis = torch.from_numpy(drawn).to(weights)
-    inverse = torch.linalg.lstsq(basis.double(), weights.double()[:, None]).solution[:, 0]
+    # Copied to torch's own aligned memory, here and below: matrix products round by where their arguments begin.
+    basis = torch.from_numpy(drawn).to(weights, copy=True)
+    # By QR: the default driver, which looks at the rank too, gave other last bits from one call to the next.
+    inverse = torch.linalg.lstsq(basis.double(), weights.double()[:, None], driver="gels").solution[:, 0]
     return _Box(inverse.abs(), lambda y: basis @ y, lambda gradient: basis.T @ gradient)
 
 
@@ -107,7 +109,7 @@ def _search(objective: Objective, box: _Box, width: float, iterations: int, cent
     seen = [center]
 
     def descend(y: np.ndarray) -> tuple[float, np.ndarray]:
-        moved = weights + box.move(torch.from_numpy(y).to(weights))
+        moved = weights + box.move(torch.from_numpy(y).to(weights, copy=True))
         loss, gradient = objective.loss_and_gradient(moved)
         seen.append(float(loss))
         return -float(loss), -box.pull(gradient).double().cpu().numpy()

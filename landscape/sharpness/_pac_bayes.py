@@ -12,6 +12,7 @@ import torch
 from landscape._errors import MeasurementError
 from landscape._results import Estimate
 from landscape.objective import Objective
+from landscape.sharpness._finite import require_finite
 from landscape.sharpness._ladder import Ladder, gather, rungs
 from landscape.sharpness._noise import draw
 
@@ -71,7 +72,7 @@ def pac_bayes(
         1/σ² (large means sharp) with its standard error and σ itself (`NoiseTolerance`); a `Ladder` for several drops.
 
     Raises:
-        MeasurementError: The loss knows no classes, so there is no error rate.
+        MeasurementError: The loss knows no classes, so there is no error rate; or it is not finite.
         ValueError: An argument is out of range.
 
     Source: Jiang et al. 2020, arXiv:1912.02178, appendix C.2 (PAC-Bayes measures); σ' and ε as there.
@@ -95,7 +96,9 @@ class _Noisy:
         self._objective, self._weights = objective, objective.vector()
         self._aware, self._epsilon = magnitude_aware, epsilon
         self.draws, self.seed = draws, seed
-        self._center = objective.evaluate().error
+        present = objective.evaluate()
+        require_finite(torch.tensor(present.loss), "loss")
+        self._center = present.error
         self.n_evaluations = 1
         if math.isnan(self._center):
             raise MeasurementError(
