@@ -185,3 +185,33 @@ def test_zeros_of_a_pruned_network_stay_and_the_rest_stays_in_the_ball(pruned, w
     if norm:
         ratios = (deltas[:, weights != 0] / weights[weights != 0].abs()).double()
         assert float(torch.linalg.vector_norm(ratios, ord=norm, dim=1).max()) <= 0.1 * (1 + 1e-5)
+
+
+ADAPTIVE = {
+    "asam elementwise",
+    "average_case",
+    "worst_case",
+    "worst_case linf",
+    "random_radius",
+    "gradient_norm adaptive",
+    "fisher_rao",
+    "lambda_max_chc",
+    "trace_chc",
+    "relative_flatness",
+    "relative_flatness max",
+}
+
+
+def test_rescaled_layers_leave_the_adaptive_measures_alone(network):
+    # docs/which-flatness.md has all of them under more changes; its own test is slow.
+    model, batches = network
+    rescaled = copy.deepcopy(model)
+    with torch.no_grad():
+        rescaled[0].weight *= 5
+        rescaled[0].bias *= 5
+        rescaled[2].weight /= 5
+    before, after = (Objective(m, nn.CrossEntropyLoss(), batches) for m in (model, rescaled))
+    for name in ADAPTIVE:
+        assert measure(name, after).value == pytest.approx(measure(name, before).value, rel=1e-4), name
+    for name in ("sam", "m_sharpness", "average_case plain linf", "keskar", "random_radius plain", "gradient_norm"):
+        assert measure(name, after).value != pytest.approx(measure(name, before).value, rel=0.1), name
