@@ -62,8 +62,8 @@ def random_radius(
         c = scale(weights, adaptive)
         found = []
         for index in range(draws):
-            unit = draw(len(weights), "l2", seed, index)
-            ray = _Ray(objective, weights, float(center), c * (unit / torch.linalg.vector_norm(unit)).to(weights))
+            unit = draw(len(weights), "l2", seed, index).to(weights)
+            ray = _Ray(objective, weights, float(center), c * unit / torch.linalg.vector_norm(unit))
             found.append([ray.radius(rise, tol) for rise in rises])
     return gather(threshold, [_mean(radii, seed) for radii in zip(*found, strict=True)], "threshold")
 

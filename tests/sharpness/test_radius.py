@@ -20,7 +20,7 @@ def test_a_quadratic_in_closed_form(quadratic, adaptive, threshold):
     c = center.abs() if adaptive else torch.ones(4).double()
     radii = []
     for index in range(6):
-        unit = draw(4, "l2", 3, index)
+        unit = draw(4, "l2", 3, index).double()
         ray = c * unit / unit.norm()
         radii.append(math.sqrt(2 * threshold / float(ray @ matrix @ ray)))
     measured = random_radius(quadratic(matrix, center), threshold, adaptive, draws=6, tol=1e-6, seed=3)
@@ -32,7 +32,7 @@ def test_a_quadratic_in_closed_form(quadratic, adaptive, threshold):
 def test_the_loss_at_the_radius_is_the_threshold(cases):
     objective = Objective(cases.mlp().double(), nn.CrossEntropyLoss(), [cases.data()])
     radius = random_radius(objective, 0.2, draws=1, tol=1e-8, seed=1).value
-    unit = draw(139, "l2", 1, 0)
+    unit = draw(139, "l2", 1, 0).double()
     weights = objective.vector()
     moved = weights + radius * weights.abs() * unit / unit.norm()
     assert float(objective.loss(moved) - objective.loss()) == pytest.approx(0.2, rel=1e-5)

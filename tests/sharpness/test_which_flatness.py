@@ -178,7 +178,7 @@ def test_the_page_tells_what_is_measured(measured):
             assert agree(said, found, column), f"{name}, {column}: {said} for {found}{as_it_should_be}"
 
 
-# Invariant but for its ε, which the steps of an error rate over few examples do not show.
+# Invariant but for its ε, which may or may not show.
 NEARLY = "`pac_bayes(magnitude_aware=True)`"
 INVARIANT = {
     "`average_case`",
