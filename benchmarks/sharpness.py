@@ -2,7 +2,8 @@
 
 Every round times each measure and the bare model on the same batches, so that the load of the machine meets all of them
 alike; the minimum of the CPU time over the rounds counts, on one thread. A plain pass is `loss(model(x), y)` without
-gradients over all batches.
+gradients over all batches, fused attention included; the objective takes kernels that have second derivatives, which
+the second line shows by themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from _networks import NETWORKS
 from products import interleaved
 
 from landscape import Objective
+from landscape._second_order import plain_kernels
 from landscape.sharpness import average_case
 
 _DRAWS = 20
@@ -31,7 +33,13 @@ def measure(network: str, batches: int, rounds: int) -> None:
             for x, y in data:
                 loss(model(x), y)
 
+    def with_plain_kernels() -> None:
+        with plain_kernels():
+            for _ in range(_DRAWS + 1):
+                plain()
+
     calls: dict[str, Callable[[], Any]] = {"plain": lambda: [plain() for _ in range(_DRAWS + 1)]}
+    calls["plain, kernels of the objective"] = with_plain_kernels
     calls["average_case"] = lambda: average_case(objective, draws=_DRAWS)
     calls["average_case, linf"] = lambda: average_case(objective, norm="linf", draws=_DRAWS)
     calls["average_case, no pairs"] = lambda: average_case(objective, draws=_DRAWS, antithetic=False)
@@ -51,10 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--network", choices=[*NETWORKS], action="append")
+    parser.add_argument("--batches", type=int, action="append")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for network in NETWORKS:
-        for batches in (1, 4):
+    for network in options.network or NETWORKS:
+        for batches in options.batches or (1, 4):
             measure(network, batches, options.rounds)
 
 

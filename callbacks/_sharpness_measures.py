@@ -47,9 +47,9 @@ _VARIANTS: dict[str, dict[Any, str]] = {
     "normalise_logits": {True: "normalised"},
 }
 _CHOICES = {
-    "asam": {"variant": ("authors", "elementwise")},
-    "fisher_rao": {"kind": ("empirical", "exact", "mc")},
-    "relative_flatness": {"kind": ("trace", "max")},
+    ("asam", "variant"): ("authors", "elementwise"),
+    ("fisher_rao", "kind"): ("empirical", "exact", "mc"),
+    ("relative_flatness", "kind"): ("trace", "max"),
 }
 # Without this setting nothing is averaged, and the standard error is 0.
 _AVERAGED_BY = {"worst_case": "group", "asam": "group", "keskar": "subspace"}
@@ -208,6 +208,6 @@ def _check(measure: str, settings: Mapping[str, Any]) -> None:
         at_least(2 if measure in ("average_case", "pac_bayes") else 1, draws=settings["draws"])
     if "norm" in settings:
         one_of(NORMS, norm=settings["norm"])
-    for key, choices in _CHOICES.get(measure, {}).items():
-        if key in settings:
+    for (owner, key), choices in _CHOICES.items():
+        if owner == measure and key in settings:
             one_of(choices, **{key: settings[key]})
