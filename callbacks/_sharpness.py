@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import numpy as np
 
 from landscape.callbacks._arguments import at_least, positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._sharpness_measures import read
+from landscape.curvature import hessian
 from landscape.objective import Objective
-from landscape.record import Variable
-from landscape.sharpness import average_case, sam, worst_case
+
+_DEFAULT = ("gradient_norm", "sam", "average_case", "worst_case")
 
 
 class Sharpness(LandscapeCallback):
-    """SAM's first-order sharpness, and adaptive average-case and worst-case sharpness.
+    """Sharpness measures, any of `landscape.sharpness`; by default SAM's, and adaptive average and worst case.
 
     Group `sharpness`. The adaptive ones are invariant to the rescaling of layers and neurons; the average case is the
-    default axis of flatness. See `landscape.sharpness` for the functions and their sources.
+    default axis of flatness. See `landscape.sharpness` for the functions and their sources, and docs/which-flatness.md
+    for a choice among them.
 
     Args:
-        rho_sam: Step of SAM's sharpness, in units of the weights' l2 norm.
-        rho_average: Standard deviation of the average case's perturbation, relative to |w|.
-        rho_worst: Radius of the worst case, l2 norm relative to |w|.
-        draws: Perturbations of the average case.
-        steps: Ascent steps of the worst case.
-        worst_group: Examples a group of the worst case; None for all measured examples at once.
+        rho_sam: Step of SAM's sharpness, in units of the weights' l2 norm, where the measure's settings give none.
+        rho_average: Standard deviation of the average case's perturbation, relative to |w|; likewise.
+        rho_worst: Radius of the worst case, l2 norm relative to |w|; likewise.
+        draws: Perturbations of the average case; likewise.
+        steps: Ascent steps of the worst case; likewise.
+        worst_group: Examples a group of the worst case; None for all measured examples at once; likewise.
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
+        measures: What to measure: names, or pairs of a name and settings of the function, for example
+            `["sam", "trace_chc", ("worst_case", {"rho": 0.1, "norm": "linf"})]` (in YAML also
+            `worst_case: {rho: 0.1}`). The variable has the measure's name, with what makes it another quantity behind
+            it (`worst_case_linf`, `average_case_plain`, ...), or the `name` among the settings. A sequence as `rho` is
+            a ladder, recorded along a dimension of its own. `normalise_logits` among the settings measures the loss of
+            scores brought to one scale. By default gradient_norm, sam, average_case and worst_case.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
             seed, batches, log, name.
     """
@@ -47,6 +56,7 @@ class Sharpness(LandscapeCallback):
         worst_group: int | None = None,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
+        measures: Sequence[Any] | None = None,
         **common: Any,
     ):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
@@ -55,40 +65,41 @@ class Sharpness(LandscapeCallback):
         at_least(1, steps=steps, worst_group=worst_group)
         self.rho_sam, self.rho_average, self.rho_worst = rho_sam, rho_average, rho_worst
         self.draws, self.steps, self.worst_group = draws, steps, worst_group
+        self.measures = measures
+        defaults: dict[str, dict[str, Any]] = {
+            "sam": {"rho": rho_sam},
+            "average_case": {"rho": rho_average, "draws": draws},
+            "worst_case": {"rho": rho_worst, "steps": steps, "group": worst_group},
+        }
+        self._recorded = read(_DEFAULT if measures is None else measures, defaults)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measures."""
         names = ("rho_sam", "rho_average", "rho_worst", "draws", "steps", "worst_group")
-        return {name: getattr(self, name) for name in names}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.measures is None:
+            return settings
+        # Readers look for a radius under its old name; it must be the one that was measured at.
+        for name, key in (("sam", "rho_sam"), ("average_case", "rho_average"), ("worst_case", "rho_worst")):
+            own = [one.settings["rho"] for one in self._recorded if one.name == name]
+            settings |= {key: own[0]} if own and not np.ndim(own[0]) else {}
+        return settings | {"measures": [recorded.described() for recorded in self._recorded]}
 
     def scalar_names(self) -> tuple[str, ...]:
-        """Return the names of the logged scalars."""
-        return ("sam", "average_case", "average_case_stderr", "worst_case", "gradient_norm")
+        """Return the names of the logged scalars; a ladder has none."""
+        return tuple(name for recorded in self._recorded for name in recorded.scalars())
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
-        """Return the variables of the group."""
+        """Return variables and coordinates of the group."""
         return {
-            "variables": [
-                Variable("gradient_norm", description="l2 norm of the gradient (not invariant to reparametrisation)"),
-                Variable("sam", description="rise after one ascent step of length rho_sam (SAM, first order)"),
-                Variable("average_case", description="mean rise under N(0, rho_average^2 w^2): adaptive average case"),
-                Variable("average_case_stderr", description="standard error of average_case over perturbations"),
-                Variable(
-                    "worst_case", description="largest rise found within |delta/w|_2 <= rho_worst: adaptive worst"
-                ),
-                Variable("worst_case_stderr", description="standard error of worst_case over groups; 0 for one group"),
-            ]
+            "variables": [variable for recorded in self._recorded for variable in recorded.variables()],
+            "coordinates": [coordinate for recorded in self._recorded for coordinate in recorded.coordinates()],
         }
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the sharpness at the present weights."""
-        average = average_case(objective, self.rho_average, draws=self.draws, seed=self.seed)
-        worst = worst_case(objective, self.rho_worst, steps=self.steps, group=self.worst_group, seed=self.seed)
-        return {
-            "gradient_norm": float(torch.linalg.vector_norm(objective.gradient().double())),
-            "sam": sam(objective, self.rho_sam).value,
-            "average_case": average.value,
-            "average_case_stderr": average.stderr,
-            "worst_case": worst.value,
-            "worst_case_stderr": worst.stderr,
-        }
+        operator = hessian(objective) if any(recorded.takes_operator for recorded in self._recorded) else None
+        row: dict[str, Any] = {}
+        for recorded in self._recorded:
+            row |= recorded.row(objective, operator, self.seed)
+        return row

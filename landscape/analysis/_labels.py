@@ -31,8 +31,29 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "n_matvecs": ("Hessian-vector products", ""),
     "average_case": ("adaptive average-case sharpness", "rise in loss"),
     "worst_case": ("adaptive worst-case sharpness", "rise in loss"),
+    "average_case_linf": ("adaptive average-case ℓ∞ sharpness", "rise in loss"),
+    "average_case_plain": ("plain average-case sharpness", "rise in loss"),
+    "average_case_plain_linf": ("plain average-case ℓ∞ sharpness", "rise in loss"),
+    "worst_case_linf": ("adaptive worst-case ℓ∞ sharpness", "rise in loss"),
+    "worst_case_plain": ("plain worst-case sharpness", "rise in loss"),
+    "worst_case_plain_linf": ("plain worst-case ℓ∞ sharpness", "rise in loss"),
     "sam": ("SAM sharpness", "rise in loss"),
+    "m_sharpness": ("m-sharpness", "rise in loss"),
+    "asam": ("ASAM sharpness, the authors' variant", "rise in loss"),
+    "asam_elementwise": ("ASAM sharpness, elementwise", "rise in loss"),
+    "keskar": ("Keskar's sharpness", "%"),
+    "keskar_subspace": ("Keskar's sharpness in random subspaces", "%"),
+    "pac_bayes": ("1/σ² of the noise that the accuracy stands", ""),
+    "pac_bayes_magnitude": ("1/σ² of the relative noise that the accuracy stands", ""),
+    "random_radius": ("adaptive radius along random directions", ""),
+    "random_radius_plain": ("radius along random directions", ""),
     "gradient_norm": ("gradient norm", ""),
+    "gradient_norm_adaptive": ("adaptive gradient norm", ""),
+    "fisher_rao": ("Fisher–Rao norm", ""),
+    "lambda_max_chc": ("λmax(CHC)", ""),
+    "trace_chc": ("Tr(CHC)", ""),
+    "relative_flatness": ("relative flatness κ_Tr (large: sharp)", ""),
+    "relative_flatness_max": ("relative flatness κ_max (large: sharp)", ""),
     "bits": ("code length", "bits"),
     "ideal_bits": ("ideal code length", "bits"),
     "bits_per_parameter": ("code length", "bits per parameter"),
@@ -61,10 +82,16 @@ _NOT_INVARIANT = frozenset(
         "n_eff",
         "n_eff_complement",
         "sam",
+        "m_sharpness",
+        "asam",
         "gradient_norm",
     }
+    | {"average_case_plain", "average_case_plain_linf", "worst_case_plain", "worst_case_plain_linf", "keskar"}
+    | {"keskar_subspace", "pac_bayes", "random_radius_plain"}
 )
 _SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}"}
+# A ladder's dimension bears the name of its measure, which the label says already.
+_LADDERS = {"rho_": "at ρ = {}", "drop_": "at a rise of the error of {}", "threshold_": "at a loss rise of {}"}
 _COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")
 
 
@@ -102,6 +129,11 @@ def base_of(name: str) -> str:
     return parts["name"] if parts else name
 
 
+def is_rise(name: str) -> bool:
+    """Return whether a column is a sharpness measured as a rise of the loss."""
+    return _KNOWN.get(base_of(name), ("", ""))[1] == "rise in loss"
+
+
 def stderr_column(name: str) -> str:
     """Return the column that holds the standard error of a column, where the run has one."""
     stem, bracket, setting = name.partition("[")
@@ -112,4 +144,5 @@ def _setting(setting: str) -> str:
     key, equals, value = setting.partition("=")
     if not equals:
         return f"[{setting.replace(',', ', ')}]"
-    return _SETTINGS.get(key, f"at {key} = {{}}").format(value)
+    ladder = next((words for prefix, words in _LADDERS.items() if key.startswith(prefix)), f"at {key} = {{}}")
+    return _SETTINGS.get(key, ladder).format(value)

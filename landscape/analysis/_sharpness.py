@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from landscape.analysis._labels import label_of, stderr_column
+from landscape.analysis._labels import base_of, is_rise, label_of, stderr_column
 from landscape.analysis._reading import RunLike, as_run, group_tables
 from landscape.analysis._style import (
     BLACK,
     BLUE,
     GREEN,
+    MARKERS,
     ORANGE,
+    PALETTE,
     VERMILION,
     legend_above,
     log_where_positive,
@@ -35,7 +38,8 @@ _MEASURES = {
 def plot_sharpness(run: RunLike, ax: Any = None) -> Any:
     """Plot the sharpness measures over training, and below them the training and held-out loss.
 
-    Bands are ± one standard error. A falling sharpness beside a falling loss may be the loss alone.
+    All measures that are rises of the loss are drawn, each rung of a ladder as a line of its own. Bands are ± one
+    standard error. A falling sharpness beside a falling loss may be the loss alone.
 
     Args:
         run: Path of a run file, or an open run.
@@ -52,7 +56,10 @@ def plot_sharpness(run: RunLike, ax: Any = None) -> Any:
     with style():
         axes = panels(new_axes(2, 1, (6.8, 5.6), sharex=True, height_ratios=[2, 1]) if ax is None else ax, 2)
         upper, lower = axes
-        shown = [_draw_measure(upper, table, name, settings) for name in _MEASURES]
+        shown = [_draw_measure(upper, table, name, settings, *_MEASURES[name][1:]) for name in _MEASURES]
+        others = [name for name in table if name not in _MEASURES and is_rise(name)]
+        looks = itertools.cycle(zip(PALETTE[3:], MARKERS[3:], strict=False))
+        shown += [_draw_measure(upper, table, name, settings, *look) for name, look in zip(others, looks, strict=False)]
         log_where_positive(upper, np.concatenate(shown))
         losses = [
             _draw_line(lower, table, "train_loss", BLACK, "-", label_of("train_loss")),
@@ -68,18 +75,26 @@ def plot_sharpness(run: RunLike, ax: Any = None) -> Any:
     return axes
 
 
-def _draw_measure(ax: Any, table: pd.DataFrame, name: str, settings: dict[str, Any]) -> np.ndarray:
-    radius, color, marker = _MEASURES[name]
+def _draw_measure(
+    ax: Any, table: pd.DataFrame, name: str, settings: dict[str, Any], color: str, marker: str
+) -> np.ndarray:
     label = label_of(name).replace(" (rise in loss)", "")
-    rho = settings.get("settings", settings).get(radius)
-    if rho is not None:
-        label = f"{label}, ρ = {rho:g}"
+    radius = _radius(name, settings.get("settings", settings))
+    label = label if radius is None else f"{label}, ρ = {radius:g}"
     values = _draw_line(ax, table, name, color, "-", label, marker=marker)
     if len(values) and stderr_column(name) in table:
         error = table[stderr_column(name)].to_numpy(dtype=np.float64)
         whole = table[name].to_numpy(dtype=np.float64)
         ax.fill_between(table["step"], whole - error, whole + error, color=color, alpha=0.25, linewidth=0)
     return values
+
+
+def _radius(name: str, settings: dict[str, Any]) -> float | None:
+    """Find the one radius that a column was measured at; a rung of a ladder says it in its own label."""
+    entries = [entry for entry in settings.get("measures", ()) if entry.get("name") == base_of(name)]
+    old = settings.get(_MEASURES[name][0]) if name in _MEASURES else None
+    radius = entries[0].get("rho", old) if entries else old
+    return radius if isinstance(radius, (int, float)) else None
 
 
 def _draw_line(

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import torch
 
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import check, scale
-from landscape.sharpness._sam import require_finite
+from landscape.sharpness._finite import require_finite
+from landscape.sharpness._ladder import Ladder, gather
+from landscape.sharpness._noise import draw
 
 
 def average_case(
     objective: Objective,
-    rho: float = 0.1,
+    rho: float | Sequence[float] = 0.1,
     adaptive: bool = True,
     norm: str = "l2",
     draws: int = 20,
     seed: int = 0,
     antithetic: bool = True,
-) -> Estimate:
+) -> Estimate | Ladder:
     """Measure E[L(w + δ)] − L(w) with δ ~ N(0, ρ² diag(c²)), or uniform in [−ρc, ρc] for norm "linf".
 
     c = |w| where adaptive (invariant to rescaling of layers and neurons; a weight of exactly zero stays), else 1. At a
-    minimum and for small ρ it is ½ρ² Tr(CHC) with C = diag(c).
+    minimum and for small ρ it is ½ρ² Tr(CHC) with C = diag(c), a third of that for "linf".
 
     Each draw is used with both signs by default, which cancels the linear term exactly and leaves the expectation as it
     is; the standard error is then over pairs.
 
     Args:
         objective: The loss over the measured examples.
-        rho: Standard deviation (l2) or half-width (linf) of the perturbation, in units of c.
+        rho: Standard deviation (l2) or half-width (linf) of the perturbation, in units of c; or a ladder of them, all
+            measured with the same draws.
         adaptive: Whether c = |w| or 1.
         norm: "l2" for Gaussian, "linf" for uniform perturbations.
         draws: Number of evaluated perturbations, at least 2 (4 for a standard error with pairs).
@@ -38,7 +42,7 @@ def average_case(
         antithetic: Whether perturbations come in pairs ±δ.
 
     Returns:
-        The mean rise in units of the loss, with its standard error over independent draws.
+        The mean rise in units of the loss, with its standard error over independent draws; a `Ladder` for several ρ.
 
     Raises:
         MeasurementError: The loss at w is not finite.
@@ -47,24 +51,20 @@ def average_case(
     Source: Andriushchenko et al. 2023, arXiv:2302.07011, eq. 2. They take one draw a batch; all draws see all examples
     here.
     """
-    check(rho, norm)
+    radii = check(rho, norm)
     if draws < 2:
         raise ValueError(f"draws is {draws}; at least 2 perturbations are needed")
+    signs = (1, -1) if antithetic else (1,)
     with objective.session():
         weights = objective.vector()
         center = objective.loss()
         require_finite(center, "loss")
         c = scale(weights, adaptive)
-        rises = []
-        for index in range(draws // 2 if antithetic else draws):
-            delta = rho * c * _draw(len(weights), norm, seed, index).to(weights)
-            signs = (1, -1) if antithetic else (1,)
-            rises.append(np.mean([float(objective.loss(weights + sign * delta)) - float(center) for sign in signs]))
-    return Estimate.from_samples(rises, seed)
-
-
-def _draw(size: int, norm: str, seed: int, index: int) -> torch.Tensor:
-    generator = np.random.default_rng((seed, index))
-    if norm == "linf":
-        return torch.from_numpy(generator.uniform(-1.0, 1.0, size))
-    return torch.from_numpy(generator.standard_normal(size))
+        rises = np.empty((draws // len(signs), len(radii), len(signs)))
+        for index in range(len(rises)):
+            direction = draw(len(weights), norm, seed, index).to(weights) * c
+            for rung, radius in enumerate(radii):
+                for side, sign in enumerate(signs):
+                    moved = weights.add(direction, alpha=sign * radius)
+                    rises[index, rung, side] = float(objective.loss(moved)) - float(center)
+    return gather(rho, [Estimate.from_samples(samples, seed) for samples in rises.mean(axis=2).T], "rho")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+from landscape.sharpness._ladder import rungs
 
 NORMS = ("l2", "linf")
 
 
-def check(rho: float, norm: str) -> None:
+def check(rho: float | Sequence[float], norm: str) -> list[float]:
     """Refuse a radius or norm that means nothing.
 
+    Returns:
+        The radii, one or several.
+
     Raises:
-        ValueError: rho is not a positive finite number, or the norm is unknown.
+        ValueError: A radius is not a positive finite number, or the norm is unknown.
     """
-    if not 0 < rho < float("inf"):
-        raise ValueError(f"rho is {rho}; the radius must be a positive finite number")
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}; it must be one of {', '.join(NORMS)}")
+    return rungs(rho)
 
 
 def scale(weights: torch.Tensor, adaptive: bool) -> torch.Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from landscape._errors import MeasurementError
 from landscape._results import Estimate
 from landscape.objective import Objective
-from landscape.sharpness._ball import check
+from landscape.sharpness._ascent import one_step
+from landscape.sharpness._ball import check, scale
+from landscape.sharpness._ladder import Ladder, gather
 
 
-def sam(objective: Objective, rho: float = 0.05) -> Estimate:
+def sam(
+    objective: Objective, rho: float | Sequence[float] = 0.05, adaptive: bool = False, norm: str = "l2"
+) -> Estimate | Ladder:
     """Measure L(w + ρ g/‖g‖) − L(w), the rise after one ascent step of length ρ.
 
     It is meant for weights away from a minimum: where the gradient vanishes its direction is noise, and the order of
@@ -18,36 +21,20 @@ def sam(objective: Objective, rho: float = 0.05) -> Estimate:
 
     Args:
         objective: The loss over the measured examples.
-        rho: Length of the step, in units of the weights' l2 norm.
+        rho: Length of the step, in units of the weights' norm; or a ladder of them, from one gradient.
+        adaptive: Whether the step is the steepest for ‖δ ⊘ |w|‖ instead, ρ c² g/‖c g‖ with c = |w|, as in
+            `asam(variant="elementwise")`.
+        norm: "l2", or "linf" for the step ρ c sign(g).
 
     Returns:
         The rise in units of the loss; nothing is sampled, so its standard error is 0. At a gradient of exactly zero the
-        step is zero, and so is the rise.
+        step is zero, and so is the rise. A `Ladder` for several ρ.
 
     Raises:
         MeasurementError: Loss or gradient is not finite.
-        ValueError: rho is not positive.
+        ValueError: rho is not positive, or the norm is unknown.
 
-    Source: Foret et al. 2021, arXiv:2010.01412, with ρ = 0.05 for CIFAR-10.
+    Source: Foret et al. 2021, arXiv:2010.01412, with ρ = 0.05 for CIFAR-10 and 0.1 for CIFAR-100.
     """
-    check(rho, "l2")
-    with objective.session():
-        loss, gradient = objective.loss_and_gradient()
-        require_finite(loss, "loss")
-        require_finite(gradient.sum(), "gradient")
-        length = torch.linalg.vector_norm(gradient.double())
-        step = gradient * (rho / length).to(gradient) if length > 0 else gradient
-        return Estimate.exact(float(objective.loss(objective.vector() + step)) - float(loss))
-
-
-def require_finite(value: torch.Tensor, what: str) -> None:
-    """Refuse to measure around a point where the loss or gradient is not a number.
-
-    Raises:
-        MeasurementError: It is not finite.
-    """
-    if not torch.isfinite(value):
-        raise MeasurementError(
-            f"the {what} on the measured examples is {float(value)}, so there is no sharpness around it; look at the "
-            "weights, the learning rate and the data"
-        )
+    radii = check(rho, norm)
+    return gather(rho, one_step(objective, scale(objective.vector(), adaptive), radii, norm))

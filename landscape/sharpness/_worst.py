@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ import torch
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import check, project, scale, steepest
-from landscape.sharpness._sam import require_finite
+from landscape.sharpness._finite import require_finite
+from landscape.sharpness._ladder import Ladder, gather
 
 _MOMENTUM = 0.75
 # Share of the steps of a stretch that must have gained, below which the step is halved (Croce & Hein 2020, §3).
@@ -20,13 +22,13 @@ _PROGRESS = 0.75
 
 def worst_case(
     objective: Objective,
-    rho: float = 0.5,
+    rho: float | Sequence[float] = 0.5,
     adaptive: bool = True,
     norm: str = "l2",
     steps: int = 20,
     group: int | None = None,
     seed: int = 0,
-) -> Estimate:
+) -> Estimate | Ladder:
     """Measure the mean over groups S of max L_S(w + δ) − L_S(w) over ‖δ ⊘ c‖ ≤ ρ.
 
     c = |w| where adaptive (a weight of exactly zero stays), else 1. At a minimum and for small ρ with "l2" it is
@@ -36,7 +38,7 @@ def worst_case(
 
     Args:
         objective: The loss over the measured examples.
-        rho: Radius in units of c.
+        rho: Radius in units of c, or a ladder of them, each with a search of its own.
         adaptive: Whether c = |w| or 1.
         norm: "l2" or "linf".
         steps: Ascent steps, one gradient and one loss each.
@@ -44,7 +46,8 @@ def worst_case(
         seed: Seed of the first direction where the gradient is exactly zero; otherwise nothing is drawn.
 
     Returns:
-        The rise in units of the loss; over several groups with the standard error of their mean, else 0.
+        The rise in units of the loss; over several groups with the standard error of their mean, else 0. A `Ladder` for
+        several ρ.
 
     Raises:
         MeasurementError: The loss at w is not finite.
@@ -53,13 +56,18 @@ def worst_case(
     Source: Andriushchenko et al. 2023, arXiv:2302.07011, eq. 1; Croce & Hein 2020, arXiv:2003.01690 (Auto-PGD). The
     projection for "l2" is radial in the stretched coordinates δ ⊘ c.
     """
-    check(rho, norm)
+    radii = check(rho, norm)
     if steps < 1:
         raise ValueError(f"steps is {steps}; at least one ascent step is needed")
     with objective.session():
-        ascend = functools.partial(_ascend, rho=rho, adaptive=adaptive, norm=norm, steps=steps, seed=seed)
-        rises = [ascend(objective)] if group is None else objective.processes.map(ascend, objective.split(group))
-    return Estimate.exact(rises[0]) if len(rises) == 1 else Estimate.from_samples(rises, seed)
+        rises = []
+        for radius in radii:
+            ascend = functools.partial(_ascend, rho=radius, adaptive=adaptive, norm=norm, steps=steps, seed=seed)
+            if group is None:
+                rises.append([ascend(objective)])
+            else:
+                rises.append(objective.processes.map(ascend, objective.split(group)))
+    return gather(rho, [Estimate.exact(r[0]) if len(r) == 1 else Estimate.from_samples(r, seed) for r in rises])
 
 
 def _ascend(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> float:

@@ -12,6 +12,12 @@ from landscape.analysis._labels import base_of, stderr_column
     ("name", "label"),
     [
         ("average_case", "adaptive average-case sharpness (rise in loss)"),
+        ("average_case_plain", "plain average-case sharpness (rise in loss) (not invariant)"),
+        ("worst_case_linf[rho_worst_case_linf=0.002]", "adaptive worst-case ℓ∞ sharpness at ρ = 0.002 (rise in loss)"),
+        (
+            "pac_bayes[drop_pac_bayes=0.1]",
+            "1/σ² of the noise that the accuracy stands at a rise of the error of 0.1 (not invariant)",
+        ),
         ("bits[tolerance=0.03]", "code length at a loss rise ≤ 0.03 (bits)"),
         ("lambda_max", "largest Hessian eigenvalue (not invariant)"),
         ("trace", "Hessian trace (not invariant)"),

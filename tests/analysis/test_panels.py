@@ -11,7 +11,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 from landscape import FileError
+from landscape._layout import ParameterLayout
 from landscape.analysis import plot_connectivity, plot_sharpness, plot_spectrum, plot_swa
+from landscape.record import Coordinate, GroupSchema, MemoryRecorder, Variable
 
 T = np.linspace(0.0, 1.0, 5)
 HUMP = 4 * T * (1 - T)
@@ -51,6 +53,29 @@ def test_sharpness_bands_are_one_standard_error(make_run: Any) -> None:
 def test_negative_sharpness_has_a_linear_axis(make_run: Any) -> None:
     upper, _ = plot_sharpness(make_run(sharpness=(0.4, -0.1, 0.001)))
     assert upper.get_yscale() == "linear"
+
+
+def test_every_rise_of_the_loss_and_every_rung_of_a_ladder_is_a_line() -> None:
+    measures = [
+        {"measure": "worst_case", "name": "worst_case_linf", "rho": 0.01},
+        {"measure": "average_case", "name": "average_case", "rho": [0.1, 0.2]},
+    ]
+    rho = Coordinate("rho_average_case", [0.1, 0.2])
+    variables = [Variable("worst_case_linf"), Variable("average_case", ("rho_average_case",)), Variable("trace_chc")]
+    recorder = MemoryRecorder({}, ParameterLayout(("weight",), ((4,),)))
+    settings = {"rho_average": 0.5, "measures": measures}
+    recorder.declare(GroupSchema("sharpness", "", variables, [rho], {"settings": settings}))
+    for step in (0, 1):
+        row = {"worst_case_linf": 3.0 + step, "average_case": [1.0, 2.0], "trace_chc": 9.0}
+        recorder.append("sharpness", {"step": step, "train_loss": 1.0, "held_out_loss": 1.0} | row)
+    upper, _ = plot_sharpness(recorder.run())
+    assert legend(upper) == [
+        "adaptive worst-case ℓ∞ sharpness, ρ = 0.01",
+        "adaptive average-case sharpness at ρ = 0.1",
+        "adaptive average-case sharpness at ρ = 0.2",
+    ]
+    assert line(upper, "adaptive worst-case").get_ydata().tolist() == [3.0, 4.0]
+    assert len({one.get_color() for one in upper.get_lines()[:3]}) == 3
 
 
 def test_paths_and_barriers(full_run: Path) -> None:

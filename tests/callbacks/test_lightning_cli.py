@@ -30,7 +30,8 @@ OWN = {
     "SWATrajectory": {"start": 0.5, "every_n_epochs": 1},
     "HessianSpectrum": {"k": 2, "k_bottom": 1, "probes": 2, "steps": 5, "max_matvecs": 10, "trace_max_matvecs": 10}
     | {"z": [0.1, 1.0], "engine": "lanczos", "tol": 0.01, "trace_tol": 0.1, "every_n_epochs": 2},
-    "Sharpness": {"rho_sam": 0.1, "draws": 4, "steps": 2, "worst_group": 12, "every_n_steps": 2},
+    "Sharpness": {"rho_sam": 0.1, "draws": 4, "steps": 2, "worst_group": 12, "every_n_steps": 2}
+    | {"measures": ["sam", {"worst_case": {"rho": 0.1, "norm": "linf"}}, ["average_case", {"rho": [0.1, 0.2]}]]},
     "Compressibility": {"tolerances": [0.1, 0.3], "family": "uniform-tensor"},
     "ModeConnectivity": {"since": 1, "points": 3, "curve_steps": 3, "progress": False, "other": None},
 }

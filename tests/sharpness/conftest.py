@@ -64,3 +64,42 @@ def minimum(cases):
     objective = Objective(model, nn.MSELoss(), [(x, target)])
     matrix = cases.dense_hessian(model, lambda: nn.functional.mse_loss(model(x.double()), target))
     return objective, matrix
+
+
+class Watched(nn.Module):
+    """A network that notes the weights it is evaluated with, as flat vectors in `visited`.
+
+    The list is a global of this file: what hangs on the module itself would be put back with the rest.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _VISITED.append(torch.cat([p.detach().reshape(-1) for p in self.net.parameters()]))
+        return self.net(x)
+
+
+_VISITED: list[torch.Tensor] = []
+
+
+@pytest.fixture
+def watched():
+    """watched(net) -> (module, visited): the module notes the weights of every evaluation in the list."""
+    _VISITED.clear()
+    return lambda net: (Watched(net), _VISITED)
+
+
+@pytest.fixture
+def pruned(cases):
+    """A network with 90 % of its weights exactly zero, and the mask of the zeros."""
+    model = cases.mlp(width=16)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            kept = torch.rand(parameter.shape, generator=generator) > 0.9
+            parameter.mul_(kept)
+    weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+    assert 0.85 < float((weights == 0).float().mean()) < 0.95
+    return model
