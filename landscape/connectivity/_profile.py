@@ -76,8 +76,8 @@ def profile(
 
     With batchnorm="recompute" the running statistics of batch normalisations are computed anew at every t, the ends
     included: those of the ends do not fit the weights between them, and would show a barrier that is not there (Jordan
-    et al. 2023, arXiv:2211.08403). "interpolate" takes the ends' own buffers, interpolated linearly; "keep" the measured
-    model's own all along, as software does that only loads other weights. Nothing is changed in the model.
+    et al. 2023, arXiv:2211.08403). "interpolate" takes the ends' own buffers, interpolated linearly; "keep" the
+    measured model's own all along, as software does that only loads other weights. Nothing is changed in the model.
 
     A grid can miss the top of a narrow barrier. Each round of `refine` halves the intervals on both sides of the
     largest loss, and of the largest excess over the line between the ends' losses.

@@ -36,7 +36,8 @@ def fit_curve(
 
     Each step draws one t and takes one of the objective's batches (all in random order, then again), weighted as in the
     mean over all examples. The bends start equally spaced on the straight line and move by Adam, with a learning rate
-    that falls to zero along a half cosine. Parameters are substituted functionally: the model is not changed, and may be any.
+    that falls to zero along a half cosine. Parameters are substituted functionally: the model is not changed, and may
+    be any.
 
     With batchnorm="recompute" batch normalisations use each batch's own statistics, which is what recomputed statistics
     at every t come to; dropout is off. With "interpolate" they use the ends' buffers, interpolated; with "keep" the
