@@ -169,5 +169,6 @@ def _check_function(model: nn.Module, aligned: nn.Module, batch: Any) -> None:
         if gap > 1e-3 * max(scale, 1e-12):
             raise MeasurementError(
                 f"the permuted {type(model).__name__} gives outputs that differ by {gap:.3g} from the network's own "
-                f"(of size {scale:.3g}): the spec describes no symmetry of it. Look for an axis that is missing from a group"
+                f"(of size {scale:.3g}): the spec describes no symmetry of it. Look for an axis that is missing "
+                "from a group"
             )

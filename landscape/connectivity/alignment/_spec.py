@@ -61,7 +61,8 @@ class PermutationSpec:
         })
 
     A permutation of a group's units, done on all of its axes together, must leave the function as it is. An axis is
-    None (nothing moves), the name of a group, a `Part`, or several parts one after another. Tensors that are left out stay.
+    None (nothing moves), the name of a group, a `Part`, or several parts one after another. Tensors that are left
+    out stay.
 
     Args:
         axes: For each parameter or buffer by name, one entry an axis.

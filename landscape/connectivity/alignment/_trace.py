@@ -111,8 +111,8 @@ def trace_network(model: nn.Module, batches: Iterable[Any] | None = None) -> Tra
     if not spec.axes:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(spec.pinned.items())[:5])
         raise MeasurementError(
-            f"no permutation symmetry was found in {type(model).__name__} ({reasons or 'it has no hidden units'}). Give "
-            "batches=, whose shapes tell more, or describe its symmetries by hand with spec=PermutationSpec({...})"
+            f"no permutation symmetry was found in {type(model).__name__} ({reasons or 'it has no hidden units'}). "
+            "Give batches=, whose shapes tell more, or describe its symmetries by hand with spec=PermutationSpec({...})"
         )
     return Traced(spec.fitted(model), graph, tuple(walk.probes()))
 
