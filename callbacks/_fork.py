@@ -28,7 +28,8 @@ def save_fork(trainer: Any, path: Path) -> None:
 
 def generator_states(trainer: Any) -> dict[str, Any]:
     """Return the states of all random generators that a training draws from, of types that checkpoints may hold."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],

@@ -12,9 +12,9 @@ import torch
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
 from landscape.callbacks._session import Session
 from landscape.callbacks._weights_file import load_weights
-from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
 from landscape.connectivity import DEFINITIONS, PathProfile, barriers, fit_curve, path_integral, profile
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
@@ -160,7 +160,9 @@ class ModeConnectivity(LandscapeCallback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure where there is no cadence; tell where the epoch to be kept never came."""
         if self.fork_at is not None and self.fork_at > trainer.current_epoch and not trainer.fast_dev_run:
-            self._failures.warn(f"could not keep epoch {self.fork_at}: the training ended after {trainer.current_epoch}")
+            self._failures.warn(
+                f"could not keep epoch {self.fork_at}: the training ended after {trainer.current_epoch}"
+            )
         super().on_train_end(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -125,9 +125,9 @@ class SimplicialComplex:
 
 
 def log_volume(vertices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the logarithm of a simplex's volume, ½ ln det(E Eᵀ) − ln k!, with the k edges from one vertex as rows of E.
+    """Return the logarithm of a simplex's volume, ½ ln det(E Eᵀ) − ln k!.
 
-    It is the Cayley–Menger determinant, written so that it differentiates well.
+    The k edges from one vertex are the rows of E. It is the Cayley–Menger determinant, written so that it differentiates well.
 
     Args:
         vertices: k + 1 flat vectors of shape (P,).
@@ -177,7 +177,7 @@ def fit_simplexes(
         MeasurementError: The loss is not finite, or all solutions are the same.
         ValueError: An argument is out of range.
 
-    Source: Benton et al. 2021, arXiv:2102.13042, whose λ shrinks with the number of connecting points; here it is given.
+    Source: Benton et al. 2021, arXiv:2102.13042, who choose λ anew for each connecting point; here it is given.
     """
     pinned = tuple(torch.as_tensor(end).detach().to(objective.device, objective.dtype, copy=True) for end in ends)
     if len(pinned) < 2 or connectors < 1 or steps < 1:
@@ -187,7 +187,8 @@ def fit_simplexes(
         )
     if not 0 < learning_rate < math.inf or not 0 <= regularisation < math.inf:
         raise ValueError(
-            f"learning_rate={learning_rate} must be a positive finite number, regularisation={regularisation} not negative"
+            f"learning_rate={learning_rate} must be a positive finite number, regularisation={regularisation} finite "
+            "and not negative"
         )
     for end in pinned:
         objective.layout.unflatten(end)
@@ -197,7 +198,9 @@ def fit_simplexes(
         for _ in range(connectors):
             start = _start((*pinned, *found), generator)
             found.append(
-                _descend(objective, pinned, tuple(found), start, steps, learning_rate, regularisation, generator, progress)
+                _descend(
+                    objective, pinned, tuple(found), start, steps, learning_rate, regularisation, generator, progress
+                )
             )
     return SimplicialComplex(pinned, tuple(found), objective.layout, objective, tuple(end_buffers))
 

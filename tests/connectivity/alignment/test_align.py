@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from landscape import MeasurementError, Objective
-from landscape.connectivity import PermutationSpec, align, barrier, linear_path, repair, trace_permutations
+from landscape.connectivity import PermutationSpec, align, barrier, connect, linear_path, repair, trace_permutations
 
 LOSS = nn.CrossEntropyLoss()
 
@@ -156,6 +156,20 @@ def test_with_batch_normalisation_and_recomputed_statistics_hardly_any_barrier_i
     path = linear_path(one, aligned.model, LOSS, batches)
     assert barrier(path.evaluate(refine=2)) < 0.1 * before
     assert barrier(path.evaluate(batchnorm="interpolate")) > 1.3 * barrier(path.evaluate())
+
+
+@pytest.mark.parametrize("name", ["resnet", "pre-norm transformer", "lstm"])
+def test_unmodified_networks_are_connected_by_curves_that_are_lower_than_the_line(name):
+    (one, x), (other, _) = make(name), make(name, seed=1)
+    target = x if x.dtype == torch.long else (x.flatten(1).sum(1) > 0).long()
+    batches = [(x[:24], target[:24]), (x[24:], target[24:])]
+    aligned = align(one, other, batches=batches).model
+    line = linear_path(one, aligned, LOSS, batches).evaluate().loss
+    for kind, bends in (("bezier", 1), ("chain", 2)):
+        curve = connect(one, aligned, LOSS, batches, kind, 60, 0.05, bends=bends, progress=False)
+        found = curve.evaluate().loss
+        np.testing.assert_allclose(found[[0, -1]], line[[0, -1]], rtol=1e-10)
+        assert found[1:-1].mean() < 0.9 * line[1:-1].mean()
 
 
 def test_repaired_units_have_the_mean_and_spread_between_those_of_the_ends():
