@@ -83,7 +83,7 @@ class Curve:
         total = torch.zeros_like(self.points[0])
         for coefficient, point in zip(self.coefficients(t), self.points, strict=True):
             if coefficient != 0:
-                total += coefficient * point
+                total.add_(point, alpha=coefficient)
         return total
 
     def buffers(self, t: float) -> dict[str, torch.Tensor]:

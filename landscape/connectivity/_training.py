@@ -85,13 +85,18 @@ def fit_curve(
     return curve
 
 
-def curve_loss(curve: Curve, objective: Objective, index: int, t: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the loss of one batch at γ(t), without graph, and its gradient with respect to each bend, shape (P,)."""
+def curve_loss(
+    curve: Curve, objective: Objective, index: int, t: float, scale: float = 1.0
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the loss of one batch at γ(t), without graph, and its gradient with respect to each bend, shape (P,).
+
+    The gradients are multiplied by `scale`.
+    """
     parameters = [part.requires_grad_(True) for part in objective.layout.unflatten(curve.point(t))]
     loss = objective.batch_loss(index, parameters, buffers_at(curve, t, curve.batchnorm))
     gradient = objective.flatten(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
     # γ is linear in its control points, so the chain rule is one factor a bend.
-    return loss.detach(), [coefficient * gradient for coefficient in curve.coefficients(t)[1:-1]]
+    return loss.detach(), [coefficient * scale * gradient for coefficient in curve.coefficients(t)[1:-1]]
 
 
 def _descend(
@@ -111,14 +116,14 @@ def _descend(
     for step in tqdm(range(steps), desc=f"training the {curve.kind} curve", unit="step", disable=hidden, leave=False):
         adam.param_groups[0]["lr"] = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
         t, index = float(generator.random()), next(indices)
-        loss, gradients = curve_loss(curve, objective, index, t)
+        loss, gradients = curve_loss(curve, objective, index, t, objective.weights[index] * count)
         if not torch.isfinite(loss):
             raise MeasurementError(
                 f"the loss at t = {t:.3f} of the {curve.kind} curve is {float(loss)} after {step} training steps; "
                 "look at the weights of both ends, or lower learning_rate"
             )
         for bend, gradient in zip(bends, gradients, strict=True):
-            bend.grad = gradient * (objective.weights[index] * count)
+            bend.grad = gradient
         adam.step()
     for bend in bends:
         bend.grad = None

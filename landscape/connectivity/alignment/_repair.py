@@ -28,9 +28,9 @@ def repair(
 
     Units of (1−t) w_a + t w_b vary less than those of either end, the more the deeper. With μ and σ the mean and
     standard deviation of a unit's output before activation over all examples, weight and bias of each layer are
-    rescaled so that μ = (1−t) μ_a + t μ_b and σ = (1−t) σ_a + t σ_b, layer after layer in the order of computation, each
-    with those before it already reset. The last layer stays. Batch-normalisation statistics are recomputed on the way: where one
-    follows every layer, that is all that changes the function.
+    rescaled so that μ = (1−t) μ_a + t μ_b and σ = (1−t) σ_a + t σ_b, layer after layer in the order of computation,
+    each with those before it already reset. The last layer stays. Batch-normalisation statistics are recomputed on the
+    way: where one follows every layer, that is all that changes the function.
 
     Reset are linear and convolutional layers with a bias that are called once and share their weights with none.
 
