@@ -54,6 +54,7 @@ bench: build/peers  ## side by side with PyHessian, curvlinops and hessian-eigen
 	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network cnn --batches 1
 	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network cnn --batches 4
 	PYTHONPATH=build/peers OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eigenpairs.py --network transformer --rounds 2
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/connectivity.py
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache

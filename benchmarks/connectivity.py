@@ -61,7 +61,8 @@ def measure(name: str, network: tuple[nn.Module, Any, list[Any]], steps: int, ro
     }
     seconds = interleaved(calls, rounds)
     plain = seconds["plain training"]
-    print(f"{name}: {objective.n_parameters} parameters, {steps} steps; a plain step takes {plain / steps * 1e3:.2f} ms")
+    each = plain / steps * 1e3
+    print(f"{name}: {objective.n_parameters} parameters, {steps} steps; a plain step takes {each:.2f} ms")
     for call, spent in seconds.items():
         print(f"  {call:18s} {spent / plain:6.2f} x plain training")
 

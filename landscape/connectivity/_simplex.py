@@ -127,8 +127,7 @@ class SimplicialComplex:
 def log_volume(vertices: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the logarithm of a simplex's volume, ½ ln det(E Eᵀ) − ln k!.
 
-    The k edges from one vertex are the rows of E. It is the Cayley–Menger determinant, written so that it differentiates
-    well.
+    The k edges from one vertex are the rows of E. It is the Cayley–Menger determinant in another form.
 
     Args:
         vertices: k + 1 flat vectors of shape (P,).
