@@ -1,4 +1,4 @@
-"""How functions and methods of tensors carry units: elementwise, joining, reducing, reshaping."""
+"""How functions and methods of tensors carry units: elementwise, joining, cutting, reducing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from landscape.connectivity.alignment import _units as units
+from landscape.connectivity.alignment._reshaping import expand, flatten, item, permute, transpose, unsqueeze, view
 from landscape.connectivity.alignment._values import NOTHING_MOVES, Value, pin_all, values_in
 
 
@@ -58,6 +59,8 @@ def _elementwise(node: str, args: Any, kwargs: Any) -> Value:
 def _join(node: str, args: Any, kwargs: Any) -> Value:
     tensors = args[0] if args else kwargs["tensors"]
     axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    if not isinstance(tensors, (tuple, list)):
+        return pin_all([args, kwargs], f"{node} joins what is not followed")
     values = [value for value in tensors if isinstance(value, Value)]
     if len(values) != len(tensors) or not isinstance(axis, int) or not values:
         return pin_all([args, kwargs], f"{node} joins what is not followed")
@@ -141,100 +144,6 @@ def _reduce(node: str, args: Any, kwargs: Any) -> Value:
     return Value(x.layout, here - sum(dim < here for dim in gone), x.rank - len(gone))
 
 
-def _flatten(node: str, args: Any, kwargs: Any) -> Value:
-    x = args[0]
-    start = args[1] if len(args) > 1 else kwargs.get("start_dim", 0)
-    end = args[2] if len(args) > 2 else kwargs.get("end_dim", -1)
-    if not isinstance(x, Value) or x.layout is None:
-        return pin_all([args, kwargs], f"{node} flattens what is not followed")
-    if start == 1 and end == -1 and x.axis == 1:
-        return Value(x.layout, -1, 2, "inner" if x.flattened is None else x.flattened)
-    here = x.from_front()
-    if x.rank is None or here is None or x.flattened:
-        if start == 1 and end == -1 and x.axis == -1:
-            return Value(x.layout, -1, 2, "outer") if x.flattened is None else x
-        return pin_all(x, f"{node} flattens an unknown number of axes; give batches")
-    start, end = start % x.rank, end % x.rank
-    rank = x.rank - (end - start)
-    if here < start:
-        return Value(x.layout, here, rank)
-    if here > end:
-        return Value(x.layout, here - (end - start), rank)
-    if start == end:
-        return x
-    if rank == 2 and here == start:
-        return Value(x.layout, -1, rank, "inner")
-    if rank == 2 and here == end == x.rank - 1:
-        return Value(x.layout, -1, rank, "outer")
-    return pin_all(x, f"{node} flattens units with axes on both sides")
-
-
-def _transpose(node: str, args: Any, kwargs: Any) -> Value:
-    x, dims = args[0], (*args[1:], *kwargs.values())
-    if not isinstance(x, Value) or x.layout is None or x.rank is None or x.flattened or len(dims) != 2:
-        return pin_all([args, kwargs], f"{node} moves axes that are not known; give batches")
-    one, other = (dim % x.rank for dim in dims)
-    swapped = {one: other, other: one}
-    here = x.from_front()
-    assert here is not None
-    return Value(x.layout, swapped.get(here, here), x.rank)
-
-
-def _permute(node: str, args: Any, kwargs: Any) -> Value:
-    x = args[0]
-    dims = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:] or kwargs.get("dims", ())
-    if not isinstance(x, Value) or x.layout is None or x.rank != len(dims) or x.flattened:
-        return pin_all([args, kwargs], f"{node} moves axes that are not known; give batches")
-    here = x.from_front()
-    assert here is not None
-    assert x.rank is not None
-    return Value(x.layout, [dim % x.rank for dim in dims].index(here), x.rank)
-
-
-def _view(node: str, args: Any, kwargs: Any) -> Value:
-    x = args[0]
-    sizes = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:]
-    # view(n, -1): whatever stands first is the number of examples, taken from the tensor itself.
-    to_rows = len(sizes) == 2 and sizes[1] == -1 and not isinstance(sizes[0], int)
-    if isinstance(x, Value) and x.layout is not None and to_rows:
-        return _flatten(node, (x, 1), {})
-    return pin_all([args, kwargs], f"{node} reshapes what is not followed")
-
-
-def _item(node: str, args: Any, kwargs: Any) -> Any:
-    x, index = args
-    if isinstance(x, (tuple, list)) and isinstance(index, int):
-        return x[index]
-    if not isinstance(x, Value) or x.layout is None:
-        return pin_all([x, index], f"{node} picks what is not followed")
-    picks = index if isinstance(index, tuple) else (index,)
-    here = x.from_front()
-    if x.rank is None or here is None or x.flattened or not all(_plain(pick) for pick in picks):
-        return pin_all(x, f"{node} picks from an unknown number of axes; give batches")
-    if Ellipsis in picks:
-        at = picks.index(Ellipsis)
-        missing = x.rank - sum(pick is not None and pick is not Ellipsis for pick in picks)
-        picks = (*picks[:at], *[slice(None)] * missing, *picks[at + 1 :])
-    axis, out = 0, 0
-    place = None
-    for pick in picks:
-        if pick is None:
-            out += 1
-            continue
-        if axis == here:
-            if pick != slice(None):
-                return pin_all(x, f"{node} picks single units")
-            place = out
-        out += not isinstance(pick, int)
-        axis += 1
-    place = out + (here - axis) if place is None else place
-    return Value(x.layout, place, out + x.rank - axis)
-
-
-def _plain(pick: Any) -> bool:
-    return pick is None or pick is Ellipsis or isinstance(pick, (int, slice))
-
-
 def _attribute(node: str, args: Any, kwargs: Any) -> Any:
     return (
         None
@@ -267,11 +176,13 @@ _NAMES = {
     _chunk: "chunk",
     _split: "split",
     _reduce: "mean sum amax amin logsumexp",
-    _flatten: "flatten",
-    _transpose: "transpose swapaxes swapdims",
-    _permute: "permute",
-    _view: "view reshape",
-    _item: "getitem",
+    flatten: "flatten",
+    transpose: "transpose swapaxes swapdims",
+    permute: "permute",
+    view: "view reshape",
+    item: "getitem",
+    expand: "expand",
+    unsqueeze: "unsqueeze",
     _attribute: "getattr",
     _count: "size dim numel len",
     _unchanged: "contiguous clone detach float double half to type_as requires_grad_",
