@@ -169,7 +169,9 @@ class _Walk:
     def _call_module(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = str(node.target)
         module = self._modules[name]
-        if not all(self.axes.knows(tensor) for tensor in module.__dict__["_parameters"].values() if tensor is not None):
+        # Weight and spectral normalisation put a computed tensor in the parameter's place.
+        held = (getattr(module, "weight", None), getattr(module, "bias", None))
+        if not all(self.axes.knows(tensor) for tensor in held if isinstance(tensor, torch.Tensor)):
             return self._unknown(f"{name} computes its weights", module, args, kwargs)
         for kinds, rule in RULES:
             if isinstance(module, kinds) and not getattr(module, "parametrizations", None):

@@ -108,9 +108,10 @@ def test_what_is_not_known_keeps_its_units_in_place(how):
     torch.testing.assert_close(outputs(moved, x), outputs(model, x), rtol=1e-12, atol=1e-12)
 
 
-def test_weights_that_are_computed_stay():
+@pytest.mark.parametrize("how", [nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+def test_weights_that_are_computed_stay(how):
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
-    nn.utils.parametrizations.weight_norm(model[2])
+    how(model[2])
     with pytest.raises(MeasurementError, match="no permutation symmetry"):
         trace_permutations(model)
 
