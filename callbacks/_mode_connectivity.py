@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape.callbacks._arguments import positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
 from landscape.callbacks._session import Session
 from landscape.callbacks._weights_file import load_weights
-from landscape.connectivity import DEFINITIONS, PathProfile, barrier, fit_curve, profile
+from landscape.connectivity import DEFINITIONS, PathProfile, barriers, fit_curve, path_integral, profile
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
 
@@ -28,10 +30,24 @@ class ModeConnectivity(LandscapeCallback):
     curve is trained on functional parameters: no special model classes, and the training itself is not touched. See
     `landscape.connectivity`.
 
+    Linear mode connectivity of runs that share a prefix (Frankle et al. 2020, arXiv:1912.05671): with `fork_at` the
+    training is kept as it is at the end of an epoch, in a checkpoint `<run file>-fork-epoch<n>.ckpt` beside the run
+    file. Another training goes on from there with other noise, in a file of its own, and measures against the first:
+
+        seed_everything(1)  # the first training had 0
+        callbacks = [SWATrajectory(), ModeConnectivity(other="first/landscape.h5")]
+        Trainer(callbacks=callbacks, ...).fit(module, ckpt_path="first/landscape-fork-epoch5.ckpt")
+
+    The linear barrier in its file is the instability of the first training at that epoch. (A data loader with a seeded
+    generator of its own needs another seed too.)
+
     Args:
         other: A run file with a recorded SWATrajectory, or a Lightning or torch checkpoint of the same architecture,
             whose weights are the other end.
         since: Without `other`: the other end is this run's weights at the end of this epoch (1 is the first).
+        fork_at: Keep the training at the end of this epoch (1 is the first), so that others can go on from there.
+        replay: In a training that goes on from such a checkpoint, also take up the random generators of the first
+            (torch's, numpy's, Python's and those of the training loader), so that it does the same again.
         points: Number of points t on each path, both ends included.
         curve_steps: Optimisation steps that the bend is trained for.
         curve_learning_rate: Their learning rate.
@@ -49,6 +65,8 @@ class ModeConnectivity(LandscapeCallback):
         self,
         other: str | Path | None = None,
         since: int = 1,
+        fork_at: int | None = None,
+        replay: bool = False,
         points: int = 21,
         curve_steps: int = 1000,
         curve_learning_rate: float = 0.01,
@@ -60,6 +78,11 @@ class ModeConnectivity(LandscapeCallback):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
         if since < 1 or points < 2:
             raise ValueError(f"since={since} and points={points}: since must be at least 1, points at least 2")
+        positive(fork_at=fork_at)
+        self.fork_at = fork_at
+        self.replay = replay
+        self._forking = False
+        self._replayed: dict[str, Any] | None = None
         self.other = other
         self.since = since
         self.points = points
@@ -71,7 +94,7 @@ class ModeConnectivity(LandscapeCallback):
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
         other = None if self.other is None else str(self.other)
-        names = ("since", "points", "curve_steps", "curve_learning_rate")
+        names = ("since", "fork_at", "replay", "points", "curve_steps", "curve_learning_rate")
         return {"other": other} | {name: getattr(self, name) for name in names}
 
     def scalar_names(self) -> tuple[str, ...]:
@@ -91,15 +114,18 @@ class ModeConnectivity(LandscapeCallback):
                 name = f"{data}_{kind}"
                 where = f"{unit} on the measured {data.replace('_', '-')} examples"
                 variables.append(Variable(f"curve_{name}", ("path", "t"), description=f"{where} along the path"))
-                variables.append(
-                    Variable(f"barrier_{name}", ("path", "definition"), description=f"barrier of the {where}")
-                )
+                axes = ("path", "definition")
+                variables.append(Variable(f"barrier_{name}", axes, description=f"barrier of the {where}"))
+                stderr = f"standard error over examples of the barrier of the {where}"
+                variables.append(Variable(f"barrier_{name}_stderr", axes, description=stderr))
         vector = ("parameter",)
         variables += [
             Variable("end_a", vector, "f4", description="weights at t=0: the other solution"),
             Variable("control", vector, "f4", description="bend of the Bezier curve"),
             Variable("end_b", vector, "f4", description="weights at t=1: this training at the row's step"),
             Variable("distance", description="l2 distance of the two ends"),
+            Variable("path_length", ("path",), description="arc length of the path, in units of the weights"),
+            Variable("path_train_loss", ("path",), description="mean training loss over the path by arc length"),
         ]
         size = sum(p.numel() for p in module.parameters() if p.requires_grad)
         coordinates = [
@@ -120,7 +146,48 @@ class ModeConnectivity(LandscapeCallback):
         if self.other is None and self._anchor is None and trainer.current_epoch + 1 == self.since:
             parts = [p.detach().reshape(-1).float().cpu() for p in pl_module.parameters() if p.requires_grad]
             self._anchor = torch.cat(parts)
+        if self.fork_at == trainer.current_epoch + 1 and not trainer.fast_dev_run:
+            self._keep_fork(trainer)
         super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take up the generators of the training that this one replays, and prepare the recording."""
+        super().on_train_start(trainer, pl_module)
+        if self._replayed is not None:
+            restore_generators(trainer, self._replayed)
+            self._replayed = None
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure where there is no cadence; tell where the epoch to be kept never came."""
+        if self.fork_at is not None and self.fork_at > trainer.current_epoch and not trainer.fast_dev_run:
+            self._failures.warn(
+                f"could not keep epoch {self.fork_at}: the training ended after {trainer.current_epoch}"
+            )
+        super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Make a checkpoint that others go on from: without our run's file, with the random generators."""
+        if self._forking:
+            for callback in trainer.callbacks:
+                if isinstance(callback, LandscapeCallback):
+                    checkpoint.get("callbacks", {}).pop(callback.state_key, None)
+            checkpoint["landscape_fork"] = generator_states(trainer)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Remember the generators to take up, where a training is replayed."""
+        if self.replay:
+            self._replayed = stored_states(checkpoint)
+
+    def _keep_fork(self, trainer: Any) -> None:
+        if self._session is None:
+            return
+        assert self.fork_at is not None
+        self._forking = True
+        try:
+            with self._failures.passing(f"keep epoch {self.fork_at}"):
+                save_fork(trainer, fork_path(self._session.path, self.fork_at))
+        finally:
+            self._forking = False
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the anchor's weights for a resumed training."""
@@ -154,6 +221,9 @@ class ModeConnectivity(LandscapeCallback):
             "distance": float(torch.linalg.vector_norm((end - start).double())),
         }
         profiles = {"train": [profile(curve, objective, t) for curve in (line, bezier)]}
+        integrals = [path_integral(curve, each) for curve, each in zip((line, bezier), profiles["train"], strict=True)]
+        row["path_length"] = [integral.length for integral in integrals]
+        row["path_train_loss"] = [integral.loss for integral in integrals]
         if held_out is not None:
             profiles["held_out"] = [profile(curve, held_out, t) for curve in (line, bezier)]
         for data, measured in profiles.items():
@@ -173,11 +243,12 @@ class ModeConnectivity(LandscapeCallback):
 
 def _columns(data: str, profiles: list[PathProfile]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
+    measured = [{(each.which, each.definition): each for each in barriers(profile)} for profile in profiles]
     for kind in ("loss", "error"):
         columns[f"curve_{data}_{kind}"] = np.stack([getattr(profile, kind) for profile in profiles])
-        columns[f"barrier_{data}_{kind}"] = [
-            [barrier(profile, definition, which=kind) for definition in DEFINITIONS] for profile in profiles
-        ]
+        found = [[path[kind, definition] for definition in DEFINITIONS] for path in measured]
+        columns[f"barrier_{data}_{kind}"] = [[each.value for each in path] for path in found]
+        columns[f"barrier_{data}_{kind}_stderr"] = [[each.stderr for each in path] for path in found]
     return columns
 
 

@@ -30,7 +30,7 @@ def load_weights(path: str | Path, layout: ParameterLayout) -> torch.Tensor:
         MeasurementError: It holds another architecture.
     """
     path = Path(path)
-    tensors = open_run(path).state_dict() if path.suffix in _RUN_SUFFIXES else _checkpoint(path)
+    tensors = open_run(path).state_dict() if path.suffix in _RUN_SUFFIXES else load_checkpoint(path)[0]
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         if name not in tensors:
             raise MeasurementError(f"{path} holds no tensor {name!r}: it is of another architecture than this training")
@@ -44,7 +44,18 @@ def load_weights(path: str | Path, layout: ParameterLayout) -> torch.Tensor:
     return torch.cat([part.to(dtype) for part in parts])
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Load a checkpoint without running code that it may hold.
+
+    Args:
+        path: Lightning's, or a plain state dict.
+
+    Returns:
+        The tensors by name, and the hyper-parameters that Lightning stored (none in a plain state dict).
+
+    Raises:
+        FileError: The file cannot be read, or holds no state dict.
+    """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -54,4 +65,5 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(tensors, dict):
         raise FileError(f"{path} holds no state dict; give a run file, a Lightning checkpoint, or a saved state dict")
-    return tensors
+    settings = loaded.get("hyper_parameters") if tensors is not loaded else None
+    return tensors, dict(settings or {})

@@ -59,6 +59,8 @@ class MeasuredTensors:
         named = trainable(module)
         self._module = module
         self._parameters = [parameter for _, parameter in named]
+        span = {name for name, _ in named}
+        self._frozen = [(name, parameter) for name, parameter in module.named_parameters() if name not in span]
         self.layout = ParameterLayout.of(named)
         self.device = self._parameters[0].device
         self.dtype = dtype or measuring_dtype(self._parameters)
@@ -88,13 +90,12 @@ class MeasuredTensors:
         Raises:
             ValueError: A buffer is given that the module does not have.
         """
-        span = set(self.layout.names)
-        unknown = sorted(set(given) - {name for name, _ in self._module.named_buffers()})
+        buffers = dict(self._module.named_buffers())
+        unknown = sorted(set(given) - set(buffers))
         if unknown:
             raise ValueError(f"{type(self._module).__name__} has no buffers named {', '.join(unknown)}")
-        frozen = [(name, p.detach()) for name, p in self._module.named_parameters() if name not in span]
-        tensors = {name: self._cast(parameter) for name, parameter in frozen}
-        for name, buffer in self._module.named_buffers():
+        tensors = {name: self._cast(parameter.detach()) for name, parameter in self._frozen}
+        for name, buffer in buffers.items():
             tensors[name] = self._cast(given.get(name, buffer)).clone()
         return tensors
 

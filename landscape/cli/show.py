@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from landscape.analysis import summarize
+from landscape.cli._json import strict
 
 _EXAMPLE = (
     "\b\nExample:\n  landscape show lightning_logs/version_0/landscape.h5\n"
@@ -33,20 +34,9 @@ def command(run: Path, as_json: bool, everything: bool) -> None:
     """Print what RUN holds: provenance, groups, first and last values, failed measurements."""
     summary = summarize(run)
     if as_json:
-        click.echo(json.dumps(_strict(summary), indent=2, allow_nan=False, ensure_ascii=False))
+        click.echo(json.dumps(strict(summary), indent=2, allow_nan=False, ensure_ascii=False))
     else:
         _print(summary, everything)
-
-
-def _strict(value: Any) -> Any:
-    """Return the value as JSON knows it: what is not a finite number is null, what JSON does not know is text."""
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _print(summary: dict[str, Any], everything: bool) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from landscape._results import Result
 from landscape.connectivity._profile import PathProfile
 
 DEFINITIONS = ("interpolated", "mean_of_ends", "worse_end")
@@ -41,6 +44,58 @@ def barrier(profile: PathProfile, definition: str = "interpolated", which: str =
         >>> barrier(path, which="error")
         nan
     """
+    return measure_barrier(profile, definition, which).value
+
+
+@dataclasses.dataclass(frozen=True)
+class Barrier(Result):
+    """The height of a barrier, with its standard error over the measured examples.
+
+    Attributes:
+        which: "loss" or "error".
+        definition: Name of the definition.
+        value: The height, as `barrier` gives it.
+        stderr: Standard error of the height over examples, at the place where it was found; NaN where the examples'
+            shares in the loss are not known. That the place was chosen as the highest is not in it.
+        t: The place of the maximum, NaN where the height is.
+        n_examples: Number of examples behind the standard error, 0 where there is none.
+    """
+
+    which: str
+    definition: str
+    value: float
+    stderr: float
+    t: float
+    n_examples: int
+
+
+def barriers(profile: PathProfile) -> tuple[Barrier, ...]:
+    """Measure the barriers in loss and error by all three definitions; `barrier` says what they are.
+
+    The standard error is that of a mean of differences example by example: examples that are hard everywhere on the
+    path count little in it.
+
+    Args:
+        profile: Loss and error along the path; its grid must hold t = 0 and t = 1.
+
+    Returns:
+        Six barriers: loss first, the definitions in the order of `DEFINITIONS`.
+
+    Raises:
+        ValueError: An end is missing on the grid.
+    """  # noqa: DOC502 - measure_barrier raises it
+    return tuple(measure_barrier(profile, name, which) for which in ("loss", "error") for name in DEFINITIONS)
+
+
+def measure_barrier(profile: PathProfile, definition: str = "interpolated", which: str = "loss") -> Barrier:
+    """Measure one barrier with its place and standard error; arguments as in `barrier`.
+
+    Returns:
+        The barrier.
+
+    Raises:
+        ValueError: A name is unknown, or an end is missing on the grid.
+    """
     if definition not in DEFINITIONS:
         raise ValueError(f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}")
     if which not in ("loss", "error"):
@@ -52,10 +107,33 @@ def barrier(profile: PathProfile, definition: str = "interpolated", which: str =
             f"the t grid of {len(t)} points does not hold both ends, 0 and 1, which a barrier is measured against; "
             "evaluate the path on a grid such as numpy.linspace(0, 1, 21)"
         )
-    first, last = values[np.argmin(t)], values[np.argmax(t)]
+    first, last = int(np.argmin(t)), int(np.argmax(t))
     # inf − inf has no value and comes out as NaN; that is the answer, not an accident to warn about.
     with np.errstate(invalid="ignore"):
+        weights = _base(definition, t, first, last, values)
+        base = weights[:, 0] * values[first] + weights[:, 1] * values[last]
         if definition == "interpolated":
-            return float(np.max(values - ((1 - t) * first + t * last)))
-        base = (first + last) / 2 if definition == "mean_of_ends" else np.maximum(first, last)
-        return float(np.max(values) - base)
+            heights = values - base
+            top = int(np.argmax(heights))
+            value = float(np.max(heights))
+        else:
+            top = int(np.argmax(values))
+            value = float(np.max(values) - base[top])
+    if np.isnan(value):
+        return Barrier(which, definition, value, float("nan"), float("nan"), 0)
+    if profile.examples is None or not np.isfinite(value):
+        return Barrier(which, definition, value, float("nan"), float(t[top]), 0)
+    shares = profile.examples[:, ("loss", "error").index(which)]
+    differences = shares[top] - (weights[top, 0] * shares[first] + weights[top, 1] * shares[last])
+    n = len(differences)
+    stderr = float(differences.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return Barrier(which, definition, value, stderr, float(t[top]), n)
+
+
+def _base(definition: str, t: np.ndarray, first: int, last: int, values: np.ndarray) -> np.ndarray:
+    """Weights of both ends in what the height is measured from, at every t, shape (n, 2)."""
+    if definition == "interpolated":
+        return np.stack([1 - t, t], 1)
+    if definition == "mean_of_ends":
+        return np.full((len(t), 2), 0.5)
+    return np.tile([1.0, 0.0] if not values[last] > values[first] else [0.0, 1.0], (len(t), 1))

@@ -26,6 +26,7 @@ def connect(
     batchnorm: str = "recompute",
     dtype: torch.dtype | None = None,
     progress: bool | None = None,
+    bends: int | None = None,
 ) -> Curve:
     """Train a curve of low loss between two models of one architecture; `fit_curve` says how.
 
@@ -37,14 +38,16 @@ def connect(
         model_b: The model at t = 1.
         loss_fn: The loss, `loss_fn(model(input), target)`, as in `Objective`.
         batches: Iterable of (input, target) training batches.
-        kind: "bezier", or "linear", which needs no training.
+        kind: "bezier", "chain" (polygonal), or "linear", which needs no training.
         steps: Steps of Adam, one batch each.
         learning_rate: First learning rate of Adam.
         seed: Seed of the training.
-        batchnorm: "recompute" the statistics of batch normalisations at every point, or "keep" the models' own,
-            interpolated linearly.
+        batchnorm: "recompute" the statistics of batch normalisations at every point, "interpolate" those of both
+            models linearly, or "keep" those of model_a.
         dtype: Floating-point type to measure in, as in `Objective`.
         progress: Whether to show a progress bar on stderr; by default only where that is a terminal.
+        bends: Control points between the models: one less than the degree of a Bézier curve, the corners of a chain. By
+            default 1, and 0 for a line.
 
     Returns:
         The curve.
@@ -77,6 +80,7 @@ def connect(
         batchnorm,
         (end_buffers(model_a), end_buffers(model_b)),
         progress,
+        bends,
     )
 
 
@@ -95,8 +99,8 @@ def linear_path(
         model_b: The model at t = 1; not changed.
         loss_fn: The loss, `loss_fn(model(input), target)`, as in `Objective`.
         batches: Iterable of (input, target) training batches.
-        batchnorm: "recompute" the statistics of batch normalisations at every point, or "keep" the models' own,
-            interpolated linearly.
+        batchnorm: "recompute" the statistics of batch normalisations at every point, "interpolate" those of both
+            models linearly, or "keep" those of model_a.
         dtype: Floating-point type to measure in, as in `Objective`.
 
     Returns:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from landscape._errors import MeasurementError
 from landscape.averaging._batchnorm import batch_statistics
 from landscape.connectivity._curves import Curve, n_bends
+from landscape.connectivity._profile import buffers_at
 from landscape.objective import Objective
 
 STEPS = 1000
@@ -29,15 +30,18 @@ def fit_curve(
     batchnorm: str = "recompute",
     end_buffers: tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]] = ({}, {}),
     progress: bool | None = None,
+    bends: int | None = None,
 ) -> Curve:
-    """Minimise E_{t ~ U(0,1)} L(γ(t)) over the bend of a curve whose ends stay where they are.
+    """Minimise E_{t ~ U(0,1)} L(γ(t)) over the bends of a curve whose ends stay where they are.
 
     Each step draws one t and takes one of the objective's batches (all in random order, then again), weighted as in the
-    mean over all examples. The bend starts at the midpoint and moves by Adam, with a learning rate that falls to zero
-    along a half cosine. Parameters are substituted functionally: the model is not changed, and may be any.
+    mean over all examples. The bends start equally spaced on the straight line and move by Adam, with a learning rate
+    that falls to zero along a half cosine. Parameters are substituted functionally: the model is not changed, and may
+    be any.
 
     With batchnorm="recompute" batch normalisations use each batch's own statistics, which is what recomputed statistics
-    at every t come to; dropout is off. With "keep" they use the ends' buffers, interpolated.
+    at every t come to; dropout is off. With "interpolate" they use the ends' buffers, interpolated; with "keep" the
+    model's own.
 
     Memory: five flat vectors for each bend and two for the ends, beside the graph of one batch.
 
@@ -45,13 +49,15 @@ def fit_curve(
         objective: The loss over the training examples.
         start: Flat parameters at t = 0, shape (P,).
         end: Flat parameters at t = 1, shape (P,).
-        kind: "bezier", or "linear", which needs no training.
+        kind: "bezier", "chain" (polygonal), or "linear", which needs no training.
         steps: Steps of Adam, one batch each.
         learning_rate: First learning rate of Adam.
         seed: Seed of t and of the order of the batches.
-        batchnorm: "recompute" or "keep", also the default when the curve is measured.
+        batchnorm: "recompute", "interpolate" or "keep", also the default when the curve is measured.
         end_buffers: Buffers of start and end by name; by default the model's own at both.
         progress: Whether to show a progress bar on stderr; by default only where that is a terminal.
+        bends: Control points between the ends: one less than the degree of a Bézier curve, the corners of a chain. By
+            default 1, and 0 for a line.
 
     Returns:
         The curve, which carries the objective.
@@ -68,31 +74,35 @@ def fit_curve(
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate is {learning_rate}; it must be a positive finite number")
     line = Curve("linear", (_point(objective, start), _point(objective, end)), objective.layout)
-    fractions = np.linspace(0.0, 1.0, n_bends(kind) + 2)
+    fractions = np.linspace(0.0, 1.0, n_bends(kind, bends) + 2)
     points = tuple(line.point(fraction) for fraction in fractions)
     # Its inner points are the tensors that are trained, so every step sees the curve as it is then.
     curve = Curve(kind, points, objective.layout, end_buffers, batchnorm, objective)
-    bends = curve.points[1:-1]
-    if bends:
-        with objective.session(), _normalisation(objective, batchnorm):
-            _descend(curve, objective, bends, steps, learning_rate, seed, progress)
+    inner = curve.points[1:-1]
+    if inner:
+        with objective.session(), normalisation(objective, batchnorm):
+            _descend(curve, objective, inner, steps, learning_rate, seed, progress)
     return curve
 
 
-def curve_loss(curve: Curve, objective: Objective, index: int, t: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the loss of one batch at γ(t), without graph, and its gradient with respect to each bend, shape (P,)."""
+def curve_loss(
+    curve: Curve, objective: Objective, index: int, t: float, scale: float = 1.0
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the loss of one batch at γ(t), without graph, and its gradient with respect to each bend, shape (P,).
+
+    The gradients are multiplied by `scale`.
+    """
     total = torch.zeros((), dtype=objective.dtype, device=objective.device)
     gradient = torch.zeros(objective.n_parameters, dtype=objective.dtype, device=objective.device)
     with objective.processes.summed(total, gradient):
         if index in objective.own:  # whoever has the batch; the others hear of it
             parameters = [part.requires_grad_(True) for part in objective.layout.unflatten(curve.point(t))]
-            loss = objective.batch_loss(index, parameters, curve.buffers(t))
+            loss = objective.batch_loss(index, parameters, buffers_at(curve, t, curve.batchnorm))
+            parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
             total += loss.detach()
-            gradient += objective.flatten(
-                torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-            )
+            gradient += objective.flatten(parts)
     # γ is linear in its control points, so the chain rule is one factor a bend.
-    return total, [coefficient * gradient for coefficient in curve.coefficients(t)[1:-1]]
+    return total, [coefficient * scale * gradient for coefficient in curve.coefficients(t)[1:-1]]
 
 
 def _descend(
@@ -106,32 +116,33 @@ def _descend(
 ) -> None:
     generator = np.random.default_rng(seed)
     adam = torch.optim.Adam(list(bends), lr=learning_rate)
-    indices = _batch_order(objective, generator)
+    indices = batch_order(objective, generator)
     count = sum(weight > 0 for weight in objective.weights)
     hidden = None if progress is None else not progress
     for step in tqdm(range(steps), desc=f"training the {curve.kind} curve", unit="step", disable=hidden, leave=False):
         adam.param_groups[0]["lr"] = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
         t, index = float(generator.random()), next(indices)
-        loss, gradients = curve_loss(curve, objective, index, t)
+        loss, gradients = curve_loss(curve, objective, index, t, objective.weights[index] * count)
         if not torch.isfinite(loss):
             raise MeasurementError(
                 f"the loss at t = {t:.3f} of the {curve.kind} curve is {float(loss)} after {step} training steps; "
                 "look at the weights of both ends, or lower learning_rate"
             )
         for bend, gradient in zip(bends, gradients, strict=True):
-            bend.grad = gradient * (objective.weights[index] * count)
+            bend.grad = gradient
         adam.step()
     for bend in bends:
         bend.grad = None
 
 
-def _batch_order(objective: Objective, generator: np.random.Generator) -> Iterator[int]:
+def batch_order(objective: Objective, generator: np.random.Generator) -> Iterator[int]:
+    """Give indices of the batches that count, in random order, over and over."""
     counted = [index for index, weight in enumerate(objective.weights) if weight > 0]
     while True:
         yield from generator.permutation(counted).tolist()
 
 
-def _normalisation(objective: Objective, batchnorm: str) -> contextlib.AbstractContextManager[None]:
+def normalisation(objective: Objective, batchnorm: str) -> contextlib.AbstractContextManager[None]:
     """Batch statistics while training, unless the ends' are kept; an objective of mode "train" has its own flags."""
     if batchnorm == "recompute" and objective.mode == "eval":
         return batch_statistics(objective.module)

@@ -63,7 +63,7 @@ def test_loss_and_error_equal_those_of_interpolated_models():
 def test_kept_statistics_are_interpolated_and_the_ends_are_the_models_own():
     one, other, data = normed(0), normed(1), batches()
     grid = [0.0, 0.3, 1.0]
-    found = linear_path(one, other, LOSS, data).evaluate(t=grid, batchnorm="keep")
+    found = linear_path(one, other, LOSS, data).evaluate(t=grid, batchnorm="interpolate")
     expected = [plain_loss_and_error(between(one, other, t), data)[0] for t in grid]
     np.testing.assert_allclose(found.loss, expected, rtol=1e-12)
 
@@ -77,7 +77,7 @@ def test_statistics_are_recomputed_at_every_point():
         statistics = recompute_batchnorm(Objective(mixed, LOSS, data))
         mixed.load_state_dict(statistics, strict=False)
         assert loss == pytest.approx(plain_loss_and_error(mixed, data)[0], rel=1e-12)
-    assert not np.allclose(found.loss, curve.evaluate(t=found.t, batchnorm="keep").loss, rtol=1e-3)
+    assert not np.allclose(found.loss, curve.evaluate(t=found.t, batchnorm="interpolate").loss, rtol=1e-3)
 
 
 def test_held_out_examples_are_measured_with_statistics_of_the_training_examples():
@@ -142,5 +142,5 @@ def test_another_model_or_policy_is_refused():
     other = Objective(normed(0), LOSS, batches())
     with pytest.raises(ValueError, match="another model"):
         curve.evaluate(other)
-    with pytest.raises(ValueError, match="recompute, keep"):
+    with pytest.raises(ValueError, match="recompute, interpolate, keep"):
         curve.evaluate(batchnorm="momentum")

@@ -137,7 +137,7 @@ def test_normalisation_by_batch_statistics_or_by_the_kept_ones():
     wide = {"1.running_mean": torch.ones(5, **DOUBLE), "1.running_var": torch.full((5,), 9.0, **DOUBLE)}
     settings = {"steps": 1, "progress": False, "end_buffers": (wide, wide)}
     batch = fit_curve(objective, start, end, batchnorm="recompute", **settings)
-    kept = fit_curve(objective, start, end, batchnorm="keep", **settings)
+    kept = fit_curve(objective, start, end, batchnorm="interpolate", **settings)
     generator = np.random.default_rng(0)
     t, index = generator.random(), generator.permutation([0, 1])[0]
     x, y = data()[index]
@@ -149,7 +149,7 @@ def test_normalisation_by_batch_statistics_or_by_the_kept_ones():
         moved = curve.points[1] - middle.detach()
         sure = middle.grad.abs() > 1e-6
         assert torch.equal(moved[sure].sign(), -middle.grad[sure].sign())
-    assert kept.batchnorm == "keep"
+    assert kept.batchnorm == "interpolate"
     assert not torch.equal(batch.points[1], kept.points[1])
 
 
@@ -231,9 +231,9 @@ def test_what_means_nothing_is_refused():
         fit_curve(objective, start, end, steps=0)
     with pytest.raises(ValueError, match="positive finite"):
         fit_curve(objective, start, end, learning_rate=0.0)
-    with pytest.raises(ValueError, match="linear, bezier"):
-        fit_curve(objective, start, end, kind="chain")
+    with pytest.raises(ValueError, match="linear, bezier, chain"):
+        fit_curve(objective, start, end, kind="spline")
     with pytest.raises(ValueError, match=r"the end .* shape \(31,\)"):
         fit_curve(objective, start, end[1:])
-    with pytest.raises(ValueError, match="recompute, keep"):
+    with pytest.raises(ValueError, match="recompute, interpolate, keep"):
         fit_curve(objective, start, end, batchnorm="off")

@@ -1,0 +1,186 @@
+"""What a user names on the command line as `package.module:name`: models, data, losses."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from landscape._errors import FileError, LandscapeError
+from landscape.callbacks._weights_file import load_checkpoint
+from landscape.record import open_run
+
+_RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
+
+
+class Target(click.ParamType):
+    """`package.module:name` or `path/to/file.py:name`, where name may be dotted; the working folder is on the path."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Import what is named.
+
+        Returns:
+            The object.
+        """
+        if not isinstance(value, str):
+            return value
+        where, _, name = value.rpartition(":")
+        if not where or not name:
+            self.fail(f"{value!r} is not of the form package.module:name or file.py:name", param, ctx)
+        try:
+            found: Any = _from_file(Path(where)) if where.endswith(".py") else _from_module(where)
+        except (ImportError, OSError) as error:
+            self.fail(f"{where} cannot be imported: {error}", param, ctx)
+        except Exception as error:  # whatever the user's own module raises
+            self.fail(f"{where} cannot be imported: {type(error).__name__}: {error}", param, ctx)
+        for part in name.split("."):
+            if not hasattr(found, part):
+                self.fail(f"{where} has no {part!r}", param, ctx)
+            found = getattr(found, part)
+        return found
+
+
+def build_model(target: Any, path: Path) -> nn.Module:
+    """Build a model and load the weights of a checkpoint into it.
+
+    Args:
+        target: A LightningModule class, which is called with the hyper-parameters that the checkpoint holds, or
+            anything that returns a module when it is called without arguments.
+        path: A Lightning checkpoint, a saved state dict, or a run file with a recorded SWATrajectory.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        LandscapeError: The model cannot be built, or the weights do not fit it.
+    """
+    if path.suffix in _RUN_SUFFIXES:
+        run = open_run(path)
+        tensors: Mapping[str, Any] = run.state_dict()
+        settings = dict(run.attributes.get("hyper_parameters") or {})
+    else:
+        tensors, settings = load_checkpoint(path)
+    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
+    model = call(target, _accepted(target, settings) if with_settings else {}, "the model")
+    if not isinstance(model, nn.Module):
+        raise LandscapeError(
+            f"--model must name a LightningModule class or something that returns a module when called; it gave "
+            f"{type(model).__name__}"
+        )
+    _load(model, tensors, path)
+    return model.cpu()
+
+
+def read_batches(target: Any, count: int | None = None) -> list[Any]:
+    """Return batches of what a user names as data.
+
+    Args:
+        target: Batches, a DataLoader or a LightningDataModule, or something that returns one when it is called.
+        count: Number of batches to take; by default all.
+
+    Returns:
+        The batches.
+
+    Raises:
+        LandscapeError: There are none.
+    """
+    source = call(target, {}, "the data") if callable(target) and not isinstance(target, Iterable) else target
+    if hasattr(source, "train_dataloader") and hasattr(source, "setup"):
+        source.prepare_data()
+        source.setup("fit")
+        source = source.train_dataloader()
+    if not isinstance(source, Iterable):
+        raise LandscapeError(
+            f"--data must name batches, a DataLoader or a LightningDataModule, or something that returns one; it gave "
+            f"{type(source).__name__}"
+        )
+    batches = list(itertools.islice(source, count))
+    if not batches:
+        raise LandscapeError("the data hold no batches; give at least one batch of examples")
+    return batches
+
+
+def call(target: Callable[..., Any], settings: Mapping[str, Any], what: str) -> Any:
+    """Call what the user named; whatever it raises becomes a sentence.
+
+    Args:
+        target: What to call.
+        settings: Keyword arguments.
+        what: What it makes, for the sentence.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        LandscapeError: It raised, or is nothing to call.
+    """
+    try:
+        return target(**settings)
+    except LandscapeError:
+        raise
+    except Exception as error:
+        name = getattr(target, "__name__", repr(target))
+        raise LandscapeError(f"{what} could not be made by {name}: {type(error).__name__}: {error}") from error
+
+
+def _accepted(target: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters that are arguments: a checkpoint may hold more, such as the command line's own."""
+    parameters = inspect.signature(target).parameters.values()
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in settings.items() if name in names or (anything and not name.startswith("_"))}
+
+
+def _from_module(name: str) -> Any:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module(name)
+
+
+def _from_file(path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+    own = model.state_dict()
+    parameters = [name for name, _ in model.named_parameters()]
+    # A plain module out of a LightningModule's checkpoint stands there under the name of its attribute.
+    prefixes = [""] + sorted(
+        {name[: -len(parameters[0])] for name in tensors if parameters and name.endswith(parameters[0])}
+    )
+    prefix = next((each for each in prefixes if all(each + name in tensors for name in parameters)), None)
+    if prefix is None:
+        missing = next(name for name in parameters if name not in tensors)
+        raise FileError(f"{path} holds no tensor {missing!r}: it is of another architecture than --model")
+    for name, tensor in own.items():
+        given = tensors.get(prefix + name)
+        if given is None:
+            continue
+        given = torch.as_tensor(given)
+        if given.shape != tensor.shape:
+            raise FileError(
+                f"{path} holds {prefix + name!r} with shape {tuple(given.shape)}, --model has {tuple(tensor.shape)}: "
+                "they are of different architectures"
+            )
+        with torch.no_grad():
+            tensor.copy_(given)
