@@ -8,11 +8,12 @@ from typing import Any
 
 import h5py
 
+from landscape.record import _bfloat16
 from landscape.record._locks import locked
 from landscape.record._ordered import ALIGNMENT, OrderedFile
 from landscape.record._recovery import complete_steps
 from landscape.record._replacement import replacing
-from landscape.record._rows import Row
+from landscape.record._rows import Row, is_missing
 from landscape.record._structure import EVENT
 
 
@@ -65,6 +66,13 @@ def _write(group: Any, row: Row, settle: Callable[[], None]) -> None:
         if name == EVENT:
             settle()
         dataset = group[name]
+        # A chunk that was never written reads as the fill value and takes no space; rests of an unfinished row do not.
+        absent = is_missing(row[name]) and dataset.chunks[0] == 1 and len(dataset) == count
         dataset.resize(count + 1, axis=0)
-        dataset[count] = row[name]
+        if absent:
+            continue
+        if _bfloat16.is_bfloat16(dataset):
+            _bfloat16.write_row(dataset, count, row[name])
+        else:
+            dataset[count] = row[name]
     settle()

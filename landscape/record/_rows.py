@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from landscape.record import _bfloat16
 from landscape.record._schema import GroupSchema, Variable
 
 Row = dict[str, np.ndarray]
@@ -45,11 +46,17 @@ def check_row(schema: GroupSchema, values: Mapping[str, Any], last_step: int | N
         if name in given:
             row[name] = _checked(schema, variable, given[name])
         else:
-            row[name] = np.full(schema.shape(variable), variable.fill, dtype=variable.dtype)
+            # One number in memory however large: what is missing is not written either where it would fill a chunk.
+            row[name] = np.broadcast_to(np.asarray(variable.fill, dtype=variable.dtype), schema.shape(variable))
     _check_step(schema.name, int(row["step"]), last_step)
     if row["status"] not in (0, 1):
         raise ValueError(f"group {schema.name!r}: status is {row['status']}; expected 0 (ok) or 1 (failed)")
     return row
+
+
+def is_missing(array: np.ndarray) -> bool:
+    """Return whether a checked row's array stands for a value that was not given."""
+    return array.size > 1 and not any(array.strides)
 
 
 def _check_step(group: str, step: int, last_step: int | None) -> None:
@@ -82,7 +89,8 @@ def _checked(schema: GroupSchema, variable: Variable, value: Any) -> np.ndarray:
             raise ValueError(f"{where} does not fit into {dtype}: found {array.min()} to {array.max()}")
     # A float64 beyond float32's range becomes infinite, which is what the training's own float32 would hold.
     with np.errstate(over="ignore"):
-        return array.astype(dtype)
+        stored = array.astype(dtype)
+    return _bfloat16.rounded(stored) if variable.storage else stored
 
 
 def _cut(value: Any, size: int) -> Any:
