@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from landscape.record import _bfloat16
 from landscape.record._locks import locked
@@ -15,6 +17,8 @@ from landscape.record._recovery import complete_steps
 from landscape.record._replacement import replacing
 from landscape.record._rows import Row, is_missing
 from landscape.record._structure import EVENT
+
+_LARGE = 1024**2  # bytes that are worth the shorter way into the file
 
 
 def append_row(path: Path, group: str, row: Row, shared: bool = False) -> None:
@@ -71,8 +75,17 @@ def _write(group: Any, row: Row, settle: Callable[[], None]) -> None:
         dataset.resize(count + 1, axis=0)
         if absent:
             continue
-        if _bfloat16.is_bfloat16(dataset):
-            _bfloat16.write_row(dataset, count, row[name])
-        else:
-            dataset[count] = row[name]
+        _put(dataset, count, row[name])
     settle()
+
+
+def _put(dataset: Any, index: int, values: np.ndarray) -> None:
+    rounded = _bfloat16.is_bfloat16(dataset)
+    if dataset.chunks == (1, *values.shape) and values.nbytes >= _LARGE and sys.byteorder == "little":
+        # As the bytes of its chunk: otherwise HDF5 fills a chunk of its own first, and copies the row there.
+        stored = _bfloat16.stored(values) if rounded else np.ascontiguousarray(values, dtype=dataset.dtype)
+        dataset.id.write_direct_chunk((index, *(0 for _ in values.shape)), memoryview(stored).cast("B"))
+    elif rounded:
+        _bfloat16.write_row(dataset, index, values)
+    else:
+        dataset[index] = values

@@ -7,6 +7,7 @@ are cut and put together by numpy, which takes 1, and handed over as they are.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import h5py
@@ -38,10 +39,19 @@ def is_bfloat16(dataset: Any) -> bool:
 
 def rounded(values: np.ndarray) -> np.ndarray:
     """Return float32 values rounded to the nearest bfloat16, ties to even, NaN and infinities as they are."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    up = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
-    kept = np.where(np.isnan(values), bits | np.uint32(0x400000), up) & np.uint32(0xFFFF0000)
-    return kept.astype(np.uint32).view(np.float32).reshape(np.shape(values))
+    source = np.ascontiguousarray(values, dtype=np.float32)
+    if not _halves(source, lower=True).any():
+        return source.reshape(np.shape(values))
+    bits = source.view(np.uint32)
+    kept = bits >> np.uint32(16)
+    kept &= np.uint32(1)
+    kept += np.uint32(0x7FFF)
+    kept += bits
+    kept &= np.uint32(0xFFFF0000)
+    lost = np.isnan(source)
+    if lost.any():  # the carry may have made an infinity or a zero of them
+        kept[lost] = (bits[lost] | np.uint32(0x400000)) & np.uint32(0xFFFF0000)
+    return kept.view(np.float32).reshape(np.shape(values))
 
 
 def create(group: Any, name: str, shape: tuple[int, ...], maxshape: Any, chunks: Any, fill: float) -> Any:
@@ -54,9 +64,19 @@ def create(group: Any, name: str, shape: tuple[int, ...], maxshape: Any, chunks:
     return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), storage_type(), space, settings))
 
 
+def stored(row: np.ndarray) -> np.ndarray:
+    """Return float32 values that are bfloat16 numbers as the uint16 that stand in the file."""
+    return np.ascontiguousarray(_halves(np.ascontiguousarray(row, dtype=np.float32), lower=False)).reshape(row.shape)
+
+
+def _halves(values: np.ndarray, lower: bool) -> np.ndarray:
+    first = lower == (sys.byteorder == "little")
+    return values.reshape(-1).view(np.uint16)[0 if first else 1 :: 2]
+
+
 def write_row(dataset: Any, index: int, row: np.ndarray) -> None:
     """Write a row of float32 values that are bfloat16 numbers already."""
-    halves = (np.ascontiguousarray(row, dtype=np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    halves = stored(row)
     place = dataset.id.get_space()
     place.select_hyperslab((index, *(0 for _ in row.shape)), (1, *row.shape))
     dataset.id.write(h5py.h5s.create_simple((1, *row.shape)), place, halves, mtype=storage_type())
