@@ -13,7 +13,7 @@ from landscape._layout import ParameterLayout
 from landscape.record._contents import FileSource, Source
 from landscape.record._table import column_variables, table
 from landscape.record._trajectory import Trajectory, read_trajectory
-from landscape.record._weights import read_state_dict, read_weights
+from landscape.record._weights import has_weights, read_state_dict, read_weights
 
 
 def open_run(path: str | Path) -> Run:
@@ -92,6 +92,11 @@ class Run:
             FileError: The file is not readable.
         """
         return table(self._source.read(None, column_variables))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights were recorded (by `SWATrajectory`) and can be read."""
+        return has_weights(self._source)
 
     def weights(self, step: int | None = None) -> np.ndarray:
         """Return the flat parameter vector that was recorded at a step.

@@ -140,14 +140,23 @@ def kept_rows(source: Source, variables: Sequence[str] = ()) -> tuple[GroupConte
     """
     if TRAJECTORY not in source.groups():
         raise FileError(f"{source.path} holds no weights: it has no group {TRAJECTORY!r}, which SWATrajectory records.")
+    contents, kept = _rows_with_weights(source, variables)
+    if len(kept) == 0:
+        raise FileError(f"{source.path} holds no weights yet: its group {TRAJECTORY!r} has no row that succeeded.")
+    return contents, kept
+
+
+def has_weights(source: Source) -> bool:
+    """Return whether a run holds weights."""
+    return TRAJECTORY in source.groups() and len(_rows_with_weights(source)[1]) > 0
+
+
+def _rows_with_weights(source: Source, variables: Sequence[str] = ()) -> tuple[GroupContents, np.ndarray]:
     contents = source.read([TRAJECTORY], lambda _: ["status", "kept", *variables])[TRAJECTORY]
     good = contents.rows["status"] != _FAILED
     if "kept" in contents.rows:
         good &= contents.rows["kept"] != 0
-    kept = np.flatnonzero(good)
-    if len(kept) == 0:
-        raise FileError(f"{source.path} holds no weights yet: its group {TRAJECTORY!r} has no row that succeeded.")
-    return contents, kept
+    return contents, np.flatnonzero(good)
 
 
 def _locate(source: Source, step: int | None) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from landscape.objective import Objective
 from landscape.surface._directions import Directions
 from landscape.surface._grid import make_axes
 from landscape.surface._journal import Journal, key_of
+from landscape.surface._projection import project
 
 _BATCHNORM = ("keep", "recompute")
 
@@ -126,7 +127,10 @@ def loss_surface(
         raise ValueError(f"batchnorm is {batchnorm!r}; it must be 'keep' or 'recompute'")
     if len(directions) not in (1, 2):
         raise ValueError(f"there are {len(directions)} directions; a surface has one or two axes")
-    axes = make_axes(len(directions), span, points, directions.points)
+    marked = directions.points
+    if marked is not None and center is not None and directions.center is not None:
+        marked = marked + project([directions.center], center, directions).coordinates
+    axes = make_axes(len(directions), span, points, marked)
     origin = directions.center if center is None else center
     origin = objective.vector() if origin is None else torch.as_tensor(origin).to(objective.device, objective.dtype)
     vectors = directions.vectors.to(objective.device, objective.dtype)

@@ -8,6 +8,7 @@ import torch
 from landscape._errors import MeasurementError
 from landscape.averaging import recorded_components
 from landscape.averaging._window import RunLike, opened
+from landscape.record import Run
 from landscape.surface._directions import Directions
 
 _BLOCK = 2**20
@@ -44,8 +45,8 @@ def trajectory_directions(
     """
     file = opened(run)
     trajectory = file.trajectory(start, stop, every)
-    center = torch.from_numpy(file.weights(int(trajectory.steps[-1])))
-    if trajectory.has("components_turn") and (file.trajectory().scalars["step"].size < _events(file)):
+    center = _at_least_float32(file.weights(int(trajectory.steps[-1])))
+    if trajectory.has("components_turn") and len(file.trajectory()) < _events(file):
         return _recorded(file, count, center)
     if len(trajectory) > _MOST_ROWS:
         trajectory = trajectory.select(np.linspace(0, len(trajectory) - 1, _MOST_ROWS).round().astype(int).tolist())
@@ -54,7 +55,7 @@ def trajectory_directions(
             f"{file.path} holds {len(trajectory)} rows of weights in this window, and {count} components need "
             f"{count + 1}; record more often, or take random directions"
         )
-    rows = torch.from_numpy(trajectory.matrix())
+    rows = _at_least_float32(trajectory.matrix())
     mean = rows.mean(dim=0, dtype=torch.float64).to(rows.dtype)
     rows -= mean
     gram = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
@@ -72,12 +73,16 @@ def trajectory_directions(
     return Directions(vectors, "trajectory", center=center, points=points.numpy())
 
 
-def _events(file: object) -> int:
-    return len(recorded_components(file).steps)  # type: ignore[arg-type]
+def _at_least_float32(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.promote_types(values.dtype, np.float32)))
 
 
-def _recorded(file: object, count: int, center: torch.Tensor) -> Directions:
-    found = recorded_components(file)  # type: ignore[arg-type]
+def _events(file: Run) -> int:
+    return len(recorded_components(file).steps)
+
+
+def _recorded(file: Run, count: int, center: torch.Tensor) -> Directions:
+    found = recorded_components(file)
     if found.components is None or found.mean is None or len(found.components) < count:
         raise MeasurementError("the run has not ended, or kept fewer components; take random directions")
     vectors = torch.from_numpy(found.components[:count])
