@@ -125,9 +125,7 @@ def main() -> None:
     ):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             total, spent = share(Path(folder), options.epochs, **settings)
-        print(
-            f"{name:38} {spent:6.3f} s of {total:6.2f} s: {spent / total:6.2%}"
-        )
+        print(f"{name:38} {spent:6.3f} s of {total:6.2f} s: {spent / total:6.2%}")
 
 
 if __name__ == "__main__":

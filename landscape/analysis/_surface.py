@@ -157,11 +157,12 @@ def _line(
     ax.plot(0, heights[middle], "+", color=VERMILION, markersize=13, markeredgewidth=2.2)
     ax.set_xlabel(_axis_name(row, 0))
     ax.set_ylabel(name)
-    caption(ax, [_title(row, split, name)])
-    steps, places, _, losses = visits_of(row)
+    steps, places, residuals, losses = visits_of(row)
     if trajectory and value == "loss" and split == "train" and len(steps):
         ax.plot(places[:, 0], losses, "o", color=VERMILION, markersize=4, label="training: its true loss")
         ax.legend()
+    shown = [f"Dots lie up to {residuals.max():.3g} off the line."] if trajectory and len(steps) else []
+    caption(ax, [_title(row, split, name), *shown])
     return ax
 
 
@@ -183,9 +184,10 @@ def _relief(
     if logarithmic:
         ax.zaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.2g}"))
     for axis, label in enumerate(("x", "y")):
-        getattr(ax, f"set_{label}label")(_axis_name(row, axis), fontsize=8)
-    ax.set_zlabel(name)
-    ax.set_box_aspect((1, 1, 0.7), zoom=0.88)
+        getattr(ax, f"set_{label}label")(_axis_name(row, axis), fontsize=8, labelpad=8)
+    ax.set_zlabel(name, labelpad=8)
+    ax.tick_params(labelsize=8)
+    ax.set_box_aspect((1, 1, 0.7), zoom=0.85)
     return ax
 
 

@@ -84,7 +84,7 @@ def _put(dataset: Any, index: int, values: np.ndarray) -> None:
     if dataset.chunks == (1, *values.shape) and values.nbytes >= _LARGE and sys.byteorder == "little":
         # As the bytes of its chunk: otherwise HDF5 fills a chunk of its own first, and copies the row there.
         stored = _bfloat16.stored(values) if rounded else np.ascontiguousarray(values, dtype=dataset.dtype)
-        dataset.id.write_direct_chunk((index, *(0 for _ in values.shape)), memoryview(stored).cast("B"))
+        dataset.id.write_direct_chunk((index, *(0 for _ in values.shape)), stored)
     elif rounded:
         _bfloat16.write_row(dataset, index, values)
     else:
