@@ -14,6 +14,8 @@ import h5py
 import numpy as np
 
 NAME = "bfloat16"
+_STORED = "<u2"
+_BLOCK = 2**17  # numbers rounded at once: what stays in the processor's cache
 
 
 def storage_type() -> Any:
@@ -27,8 +29,8 @@ def storage_type() -> Any:
 
 
 def is_bfloat16(dataset: Any) -> bool:
-    """Return whether a dataset is stored so."""
-    kind = dataset.id.get_type()
+    """Return whether a dataset (h5py's, or its id) is stored so."""
+    kind = (dataset.id if isinstance(dataset, h5py.Dataset) else dataset).get_type()
     return (
         isinstance(kind, h5py.h5t.TypeFloatID)
         and kind.get_size() == 2
@@ -42,16 +44,22 @@ def rounded(values: np.ndarray) -> np.ndarray:
     source = np.ascontiguousarray(values, dtype=np.float32)
     if not _halves(source, lower=True).any():
         return source.reshape(np.shape(values))
-    bits = source.view(np.uint32)
-    kept = bits >> np.uint32(16)
+    bits = source.reshape(-1).view(np.uint32)
+    kept = np.empty_like(bits)
+    for start in range(0, len(bits), _BLOCK):
+        _round(bits[start : start + _BLOCK], kept[start : start + _BLOCK])
+    return kept.view(np.float32).reshape(np.shape(values))
+
+
+def _round(bits: np.ndarray, kept: np.ndarray) -> None:
+    np.right_shift(bits, np.uint32(16), out=kept)
     kept &= np.uint32(1)
     kept += np.uint32(0x7FFF)
     kept += bits
     kept &= np.uint32(0xFFFF0000)
-    lost = np.isnan(source)
+    lost = np.isnan(bits.view(np.float32))
     if lost.any():  # the carry may have made an infinity or a zero of them
         kept[lost] = (bits[lost] | np.uint32(0x400000)) & np.uint32(0xFFFF0000)
-    return kept.view(np.float32).reshape(np.shape(values))
 
 
 def create(group: Any, name: str, shape: tuple[int, ...], maxshape: Any, chunks: Any, fill: float) -> Any:
@@ -66,7 +74,8 @@ def create(group: Any, name: str, shape: tuple[int, ...], maxshape: Any, chunks:
 
 def stored(row: np.ndarray) -> np.ndarray:
     """Return float32 values that are bfloat16 numbers as the uint16 that stand in the file."""
-    return np.ascontiguousarray(_halves(np.ascontiguousarray(row, dtype=np.float32), lower=False)).reshape(row.shape)
+    upper = _halves(np.ascontiguousarray(row, dtype=np.float32), lower=False)
+    return np.ascontiguousarray(upper, dtype=_STORED).reshape(row.shape)
 
 
 def _halves(values: np.ndarray, lower: bool) -> np.ndarray:
@@ -74,18 +83,10 @@ def _halves(values: np.ndarray, lower: bool) -> np.ndarray:
     return values.reshape(-1).view(np.uint16)[0 if first else 1 :: 2]
 
 
-def write_row(dataset: Any, index: int, row: np.ndarray) -> None:
-    """Write a row of float32 values that are bfloat16 numbers already."""
-    halves = stored(row)
-    place = dataset.id.get_space()
-    place.select_hyperslab((index, *(0 for _ in row.shape)), (1, *row.shape))
-    dataset.id.write(h5py.h5s.create_simple((1, *row.shape)), place, halves, mtype=storage_type())
-
-
 def read_rows(dataset: Any, rows: slice) -> np.ndarray:
     """Return the rows of a slice (with start, stop and step within the dataset) as float32."""
     count = len(range(rows.start, rows.stop, rows.step))
-    halves = np.empty((count, *dataset.shape[1:]), dtype=np.uint16)
+    halves = np.empty((count, *dataset.shape[1:]), dtype=_STORED)
     if halves.size:
         rest = dataset.shape[1:]
         place = dataset.id.get_space()
