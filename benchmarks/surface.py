@@ -40,6 +40,13 @@ def ours(network: Network, points: int) -> np.ndarray:
     return loss_surface(objective, random_directions(objective), points=points, span=0.5, progress=False).loss
 
 
+def ours_loss(network: Network, points: int) -> np.ndarray:
+    """Evaluate the grid without the error rate, as the peer does."""
+    objective = Objective(*network)
+    directions = random_directions(objective)
+    return loss_surface(objective, directions, points=points, span=0.5, error=False, progress=False).loss
+
+
 def peer(network: Network, points: int) -> np.ndarray:
     """Run loss-landscapes' random plane; it takes one batch."""
     import loss_landscapes
@@ -61,7 +68,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     network = NETWORKS[options.network](1)
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    calls: dict[str, Callable[[Network, int], Any]] = {"bare passes": bare, "ours": ours}
+    calls: dict[str, Callable[[Network, int], Any]] = {"bare passes": bare, "ours": ours, "ours, loss alone": ours_loss}
     if importlib.util.find_spec("loss_landscapes"):
         calls["loss-landscapes"] = peer
     before = network[0].state_dict()

@@ -81,6 +81,7 @@ def loss_surface(
     batchnorm: str = "keep",
     statistics: Objective | None = None,
     path: str | Path | None = None,
+    error: bool = True,
     progress: bool | None = None,
 ) -> Surface:
     """Evaluate loss and error on a grid, L(center + a·d_0 + b·d_1).
@@ -102,6 +103,7 @@ def loss_surface(
         statistics: With "recompute": the loss over the examples that they are taken of, training examples; the measured
             ones by default.
         path: A text file for the evaluated points: where it exists, the surface goes on from it.
+        error: Whether to look for the error rate too, which costs a few percent of a small network's time.
         progress: Whether to show a progress bar; by default where stderr is a terminal.
 
     Returns:
@@ -140,31 +142,34 @@ def loss_surface(
             f"{objective.n_parameters} weights of {type(objective.module).__name__}"
         )
     shape = tuple(len(axis) for axis in axes)
-    loss, error = np.full(shape, np.nan), np.full(shape, np.nan)
+    losses, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     with contextlib.ExitStack() as stack:
         journal = None
         if path is not None:
-            settings = {"batchnorm": batchnorm, "data": objective.fingerprint, "mode": objective.mode}
+            settings = {"batchnorm": batchnorm, "data": objective.fingerprint, "mode": objective.mode, "error": error}
             settings["statistics"] = (statistics or objective).fingerprint
             journal = Journal(path, key_of([origin, vectors, *axes], settings))
             stack.callback(journal.close)
         stack.enter_context(objective.session())
         bar = stack.enter_context(
-            tqdm(total=loss.size, desc="surface", disable=not (sys.stderr.isatty() if progress is None else progress))
+            tqdm(total=losses.size, desc="surface", disable=not (sys.stderr.isatty() if progress is None else progress))
         )
         row, point = torch.empty_like(origin), torch.empty_like(origin)
         for i in range(shape[0]):
             torch.add(origin, vectors[0], alpha=float(axes[0][i]), out=row)
             for index in itertools.product((i,), *(range(size) for size in shape[1:])):
                 if journal is not None and index in journal.values:
-                    loss[index], error[index] = journal.values[index]
+                    losses[index], errors[index] = journal.values[index]
                 else:
                     if len(shape) == 2:
                         torch.add(row, vectors[1], alpha=float(axes[1][index[1]]), out=point)
                     at = row if len(shape) == 1 else point
                     fresh = recompute_batchnorm(statistics or objective, at) if batchnorm == "recompute" else None
-                    loss[index], error[index] = dataclasses.astuple(objective.evaluate(at, fresh))
+                    if error:
+                        losses[index], errors[index] = dataclasses.astuple(objective.evaluate(at, fresh))
+                    else:
+                        losses[index] = float(objective.loss(at, fresh))
                     if journal is not None:
-                        journal.add(index, loss[index], error[index])
+                        journal.add(index, losses[index], errors[index])
                 bar.update()
-    return Surface(axes, loss, error, origin, dataclasses.replace(directions, vectors=vectors), batchnorm)
+    return Surface(axes, losses, errors, origin, dataclasses.replace(directions, vectors=vectors), batchnorm)

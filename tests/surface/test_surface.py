@@ -178,6 +178,14 @@ def test_zero_and_both_ends_are_on_every_axis(low, high, points):
     assert np.count_nonzero(axis == 0.0) == 1
 
 
+def test_the_loss_alone():
+    objective = network()
+    directions = random_directions(objective)
+    alone = loss_surface(objective, directions, points=3, error=False)
+    np.testing.assert_allclose(alone.loss, loss_surface(objective, directions, points=3).loss, rtol=1e-6)
+    assert np.isnan(alone.error).all()
+
+
 def test_nan_stays_nan():
     objective = network()
     weights = objective.vector()
