@@ -44,7 +44,7 @@ format: $(READY)  ## put the code in its form
 # The peers ask for torchvision, whose resolver would replace a CPU build of torch: they are installed without dependencies.
 PEERS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1 einconv==0.1.0 einops==0.8.1 linear_operator==0.6.1 \
 	opt-einsum==3.4.0 unfoldNd==0.2.3 jaxtyping==0.3.11 typeguard==4.6.0 wadler_lindig==0.1.8 \
-	hessian-eigenthings==1.0.0a5
+	hessian-eigenthings==1.0.0a5 loss-landscapes==3.0.6
 
 build/peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ $(PEERS)

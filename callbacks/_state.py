@@ -56,6 +56,12 @@ class ModuleState:
             described[f"{part}_dtypes"] = [self._dtypes[name] for name in layout.names]
         return described
 
+    def vector(self) -> torch.Tensor:
+        """Return the trainable parameters as one vector on their device, a copy, at least float32."""
+        parameters = dict(self._module.named_parameters())
+        parts = [parameters[name].detach().to_dense().reshape(-1).to(self.weight_dtype) for name in self.layout.names]
+        return torch.cat(parts)
+
     def buffers(self, replaced: Mapping[str, torch.Tensor] | None = None) -> np.ndarray:
         """Return all buffers as one float64 vector, some replaced by name."""
         present = dict(self._module.named_buffers()) | dict(replaced or {})

@@ -15,6 +15,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "curvature",
         "record",
         "sharpness",
+        "surface",
     ],
     submod_attrs={
         "_errors": ["FileError", "LandscapeError", "MeasurementError"],
@@ -38,4 +39,5 @@ __all__ = [
     "open_run",
     "record",
     "sharpness",
+    "surface",
 ]

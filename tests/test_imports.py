@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
+import landscape.averaging
 import landscape.callbacks
 import landscape.curvature
 import landscape.sharpness
+import landscape.surface
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -29,6 +31,6 @@ def test_listing_names_is_light_and_complete():
 
 def test_every_public_name_is_there():
     assert landscape.callbacks.__name__ == "landscape.callbacks"
-    for package in (landscape, landscape.curvature, landscape.sharpness):
+    for package in (landscape, landscape.averaging, landscape.curvature, landscape.sharpness, landscape.surface):
         for name in package.__all__:
             assert getattr(package, name) is not None

@@ -82,3 +82,24 @@ def test_callbacks_of_the_list_are_made_as_written() -> None:
         "ModeConnectivity",
     ]
     assert sys.modules["landscape.callbacks"]
+
+
+@pytest.mark.filterwarnings("ignore:.*has 1 batches")
+def test_averages_and_surfaces_of_a_recorded_run(module_and_data, tmp_path, monkeypatch) -> None:
+    import pytorch_lightning as pl
+
+    from landscape import Objective, open_run
+    from landscape.callbacks import SWATrajectory
+
+    monkeypatch.chdir(tmp_path)
+    my_module, my_data = module_and_data
+    module = my_module()
+    callback = SWATrajectory(every_n_steps=2, path=tmp_path / "landscape.h5")
+    pl.Trainer(max_epochs=60, callbacks=[callback], logger=False, enable_checkpointing=False).fit(module, my_data())
+    x = torch.randn(32, 4)
+    objective = Objective(module.net, nn.CrossEntropyLoss(), [(x, x[:, :3].argmax(1))])
+    objective = Objective.from_lightning(module, objective.batches)
+    names = {"open_run": open_run, "objective": objective, "held_out": objective}
+    exec(_block("posterior = swag"), names)
+    assert names["surface"].loss.shape == (11, 11)
+    assert names["posterior"].n > 2

@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "_sharpness": ["plot_sharpness"],
         "_spectrum": ["plot_spectrum"],
         "_summary": ["summarize"],
+        "_surface": ["plot_surface"],
+        "_surface_html": ["write_surface_html"],
         "_swa": ["plot_swa"],
     },
 )

@@ -20,17 +20,19 @@ _EXAMPLE = (
     "  landscape plot landscape.h5 --kind spectrum --out spectrum.pdf"
 )
 _SUFFIXES = (".png", ".svg", ".pdf")
+_PAGE = ".html"
 _COMPARISON = "flatness-compressibility"
 _OF_ONE_RUN = {
     "spectrum": analysis.plot_spectrum,
     "sharpness": analysis.plot_sharpness,
     "connectivity": analysis.plot_connectivity,
+    "surface": analysis.plot_surface,
     "swa": analysis.plot_swa,
 }
 
 
 def _check_suffix(ctx: click.Context, parameter: click.Parameter, out: Path) -> Path:
-    if out.suffix.lower() not in _SUFFIXES:
+    if out.suffix.lower() not in (*_SUFFIXES, _PAGE):
         raise click.BadParameter(f"{out} must end in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}")
     return out
 
@@ -56,7 +58,7 @@ def _check_finite(ctx: click.Context, parameter: click.Parameter, value: float |
     type=click.Path(path_type=Path),
     required=True,
     callback=_check_suffix,
-    help="File to write: .png, .svg or .pdf.",
+    help="File to write: .png, .svg or .pdf; of a surface also .html, to turn it around.",
 )
 @click.option("--x", help="Column of the flatness measure.  [default: average_case]")
 @click.option("--y", help="Column of the compressibility measure.  [default: bits[tolerance=0.03]]")
@@ -79,6 +81,13 @@ def command(runs: tuple[Path, ...], kind: str, out: Path, dpi: int, **choices: A
             raise click.UsageError(f"--{option} belongs to --kind {_COMPARISON}, not to --kind {kind}")
         if len(runs) > 1:
             raise click.UsageError(f"--kind {kind} draws one run, and {len(runs)} were given")
+    if out.suffix.lower() == _PAGE:
+        if kind != "surface":
+            raise click.UsageError(
+                f"only --kind surface makes an interactive page; give --out as {', '.join(_SUFFIXES)}"
+            )
+        click.echo(analysis.write_surface_html(runs[0], out))
+        return
     mpl.use("Agg")
     with _warnings_as_sentences():
         axes = (

@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "_reader": ["Run", "open_run"],
         "_recorder": ["Recorder"],
         "_schema": ["COMMON", "SCHEMA_VERSION", "Coordinate", "GroupSchema", "Variable"],
+        "_trajectory": ["Trajectory"],
     },
 )

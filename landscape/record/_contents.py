@@ -12,6 +12,7 @@ import xarray as xr
 
 from landscape._errors import FileError
 from landscape._layout import ParameterLayout
+from landscape.record import _bfloat16
 from landscape.record._attributes import read_attributes
 from landscape.record._opening import group_names, reading, unknown_group
 from landscape.record._recovery import complete_steps
@@ -140,9 +141,15 @@ def _read_group(group: Any, choose: Choice | None, rows: slice) -> GroupContents
     schema = read_schema(group)
     steps = complete_steps(group)
     start, stop, stride = rows.indices(len(steps))
-    arrays = {name: group[name][start:stop:stride] for name in wanted(schema, choose)}
+    arrays = {name: _read_rows(group[name], slice(start, stop, stride)) for name in wanted(schema, choose)}
     statics = {name: _read_static(group[name]) for name in statics_of(group)}
     return GroupContents(schema, arrays, statics)
+
+
+def _read_rows(dataset: Any, rows: slice) -> np.ndarray:
+    if _bfloat16.is_bfloat16(dataset) and rows.step > 0:
+        return _bfloat16.read_rows(dataset, rows)
+    return np.asarray(dataset[rows])
 
 
 def wanted(schema: GroupSchema, choose: Choice | None) -> list[str]:

@@ -11,7 +11,8 @@ writes in memory, and `commit` writes
    that is still whole finds everything, the reverse loses the new half;
 4. everything else from the end to the start, so that data comes before the header that makes it visible.
 
-Each write changes one such piece, and the file is whole after each.
+Large pieces of the first kind are not kept but written at once: nothing points to them before the commit, and a copy in
+memory would cost as much as the write. Each write changes one such piece, and the file is whole after each.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import io
 # Where the superblock tells its version and (in version 0, which the default library version writes) the file's end.
 _VERSION, _EOF_ADDRESS = 8, slice(40, 48)
 _NODE, _LEVEL = b"TREE", 5  # signature of an index node, and where it tells its level (0 for a leaf)
+
+_LARGE = 1024**2  # bytes that are worth not copying
 
 ALIGNMENT = {"alignment_threshold": 2048, "alignment_interval": 4096}
 """Options of h5py.File that keep an index node within one memory page, which the kernel writes in one piece."""
@@ -44,6 +47,8 @@ class OrderedFile(io.RawIOBase):
         # A file that some other tool has rewritten may have another superblock; its end is the file's end.
         version_0 = len(head) == _EOF_ADDRESS.stop and head[_VERSION] == 0
         self._fresh = int.from_bytes(head[_EOF_ADDRESS], "little") if version_0 else self._size
+        self._end = self._size  # of the file as it was at the last commit
+        self._refused: OSError | None = None
 
     def commit(self) -> None:
         """Write what has been held back, in order.
@@ -51,21 +56,23 @@ class OrderedFile(io.RawIOBase):
         Raises:
             OSError: The system refused a write; the file is as whole as before.
         """
-        size_before = self._file.seek(0, io.SEEK_END)
         fresh = {offset: data for offset, data in self._writes.items() if offset >= self._fresh}
         try:
+            if self._refused is not None:
+                raise self._refused
             for offset, data in fresh.items():
                 self._write(offset, data)
             if self._size > self._file.seek(0, io.SEEK_END):
                 self._file.truncate(self._size)
         except OSError:
-            self._file.truncate(size_before)
+            self._file.truncate(self._end)
             raise
         for offset in sorted(self._writes.keys() - fresh.keys(), key=self._rank):
             self._write(offset, self._writes[offset])
         if self._size < self._file.seek(0, io.SEEK_END):
             self._file.truncate(self._size)
         self._writes = {}
+        self._end = self._file.seek(0, io.SEEK_END)
 
     def _rank(self, offset: int) -> tuple[int, int, int]:
         data = self._writes[offset]
@@ -75,7 +82,7 @@ class OrderedFile(io.RawIOBase):
             return 1, -data[_LEVEL], offset
         return 2, 0, -offset
 
-    def _write(self, offset: int, data: bytes) -> None:
+    def _write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             self._file.seek(offset)
@@ -112,8 +119,17 @@ class OrderedFile(io.RawIOBase):
 
     def write(self, data: memoryview) -> int:  # type: ignore[override]
         """Return the number of bytes, which are held back."""
-        start, new = self._position, bytes(data)
-        stop = start + len(new)
+        start, stop = self._position, self._position + len(data)
+        if len(data) >= _LARGE and start >= self._fresh and not self._held(start, stop):
+            # HDF5 cannot be told now that the disk is full: the commit does.
+            try:
+                if self._refused is None:
+                    self._write(start, data)
+            except OSError as error:
+                self._refused = error
+            self._position, self._size = stop, max(self._size, stop)
+            return len(data)
+        new = bytes(data)
         for offset, held in list(self._writes.items()):
             end = offset + len(held)
             if offset < stop and start < end:
@@ -124,6 +140,9 @@ class OrderedFile(io.RawIOBase):
         self._position += len(data)
         self._size = max(self._size, self._position)
         return len(data)
+
+    def _held(self, start: int, stop: int) -> bool:
+        return any(offset < stop and start < offset + len(held) for offset, held in self._writes.items())
 
     def truncate(self, size: int | None = None) -> int:
         """Return the length that the file will have, after setting it."""

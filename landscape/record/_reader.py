@@ -12,7 +12,8 @@ import xarray as xr
 from landscape._layout import ParameterLayout
 from landscape.record._contents import FileSource, Source
 from landscape.record._table import column_variables, table
-from landscape.record._weights import read_state_dict, read_weights
+from landscape.record._trajectory import Trajectory, read_trajectory
+from landscape.record._weights import has_weights, read_state_dict, read_weights
 
 
 def open_run(path: str | Path) -> Run:
@@ -92,6 +93,11 @@ class Run:
         """
         return table(self._source.read(None, column_variables))
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights were recorded (by `SWATrajectory`) and can be read."""
+        return has_weights(self._source)
+
     def weights(self, step: int | None = None) -> np.ndarray:
         """Return the flat parameter vector that was recorded at a step.
 
@@ -127,6 +133,22 @@ class Run:
             ValueError: An unknown average.
         """
         return read_state_dict(self._source, step, average, start)
+
+    def trajectory(self, start: int | None = None, stop: int | None = None, every: int = 1) -> Trajectory:
+        """Return the recorded weights of a window, to be read one after another.
+
+        Args:
+            start: Optimizer step from which rows count; the first recorded one by default.
+            stop: Optimizer step up to which they count; the last by default.
+            every: Take every n-th row of the window.
+
+        Returns:
+            The trajectory. Rows that failed, or hold no weights, are left out.
+
+        Raises:
+            FileError: No weights were recorded in the window; the sentence names the steps that have some.
+        """
+        return read_trajectory(self._source, start, stop, every)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, groups={self.groups})"

@@ -19,7 +19,7 @@ from landscape.record._attributes import check_root_attributes, read_attributes,
 from landscape.record._opening import group_names, reading, unknown_group, unwritable
 from landscape.record._recovery import complete_steps, drop_rows_after, has_rows_after
 from landscape.record._replacement import creating, held_by_writer, remove_leftovers, replacing
-from landscape.record._rows import Row, check_row
+from landscape.record._rows import Row, check_row, owned
 from landscape.record._schema import SCHEMA_VERSION, GroupSchema
 from landscape.record._statics import check_static, same_array
 from landscape.record._structure import read_schema, write_group, write_layout, write_static
@@ -157,13 +157,18 @@ class Recorder:
             FileError: The group was not declared, or the file cannot be written: then the row waits in memory.
         """
         schema = self._declared(group)
-        checked = check_row(schema, row, self._last.get(group))
+        checked = check_row(schema, row, self._last.get(group), copy=False)
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting.append((group, checked))
         self._last[group] = int(checked["step"])
-        if self._drain():
-            return True
+        try:
+            if self._drain():
+                return True
+        finally:
+            # A row that waits must not change with the caller's arrays; one that is written needs no copy.
+            if self._waiting:
+                self._waiting[-1] = (group, owned(checked))
         if time.monotonic() - self._waiting_since <= _PATIENCE:
             return False
         self._write_despite_readers()

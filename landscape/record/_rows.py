@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from landscape.record import _bfloat16
 from landscape.record._schema import GroupSchema, Variable
 
 Row = dict[str, np.ndarray]
@@ -16,13 +17,14 @@ _ACCEPTED = {"f": "biuf", "i": "biu", "S": "SU"}
 _EXPECTED = {"f": "real numbers", "i": "integers", "S": "text"}
 
 
-def check_row(schema: GroupSchema, values: Mapping[str, Any], last_step: int | None) -> Row:
-    """Return the row as arrays of the declared dtypes, copied, with every missing variable filled.
+def check_row(schema: GroupSchema, values: Mapping[str, Any], last_step: int | None, copy: bool = True) -> Row:
+    """Return the row as arrays of the declared dtypes, with every missing variable filled.
 
     Args:
         schema: The group that the row belongs to.
         values: Values by variable name; `step` is required, `status` defaults to 0 (measured).
         last_step: Step of the group's previous row.
+        copy: Whether the arrays must be the row's own; else they may be the caller's.
 
     Returns:
         An array for each variable of the schema, common ones included.
@@ -43,13 +45,24 @@ def check_row(schema: GroupSchema, values: Mapping[str, Any], last_step: int | N
     row = {}
     for name, variable in schema.all_variables.items():
         if name in given:
-            row[name] = _checked(schema, variable, given[name])
+            row[name] = _checked(schema, variable, given[name], copy)
         else:
-            row[name] = np.full(schema.shape(variable), variable.fill, dtype=variable.dtype)
+            # One number in memory however large: what is missing is not written either where it would fill a chunk.
+            row[name] = np.broadcast_to(np.asarray(variable.fill, dtype=variable.dtype), schema.shape(variable))
     _check_step(schema.name, int(row["step"]), last_step)
     if row["status"] not in (0, 1):
         raise ValueError(f"group {schema.name!r}: status is {row['status']}; expected 0 (ok) or 1 (failed)")
     return row
+
+
+def owned(row: Row) -> Row:
+    """Return a row whose arrays are its own, for one that is kept."""
+    return {name: array if is_missing(array) else array.copy() for name, array in row.items()}
+
+
+def is_missing(array: np.ndarray) -> bool:
+    """Return whether a checked row's array stands for a value that was not given."""
+    return array.size > 1 and not any(array.strides)
 
 
 def _check_step(group: str, step: int, last_step: int | None) -> None:
@@ -62,7 +75,7 @@ def _check_step(group: str, step: int, last_step: int | None) -> None:
         )
 
 
-def _checked(schema: GroupSchema, variable: Variable, value: Any) -> np.ndarray:
+def _checked(schema: GroupSchema, variable: Variable, value: Any, copy: bool) -> np.ndarray:
     where = f"variable {variable.name!r} of group {schema.name!r}"
     dtype = np.dtype(variable.dtype)
     if dtype.kind == "S" and np.ndim(value) == 0:
@@ -82,7 +95,8 @@ def _checked(schema: GroupSchema, variable: Variable, value: Any) -> np.ndarray:
             raise ValueError(f"{where} does not fit into {dtype}: found {array.min()} to {array.max()}")
     # A float64 beyond float32's range becomes infinite, which is what the training's own float32 would hold.
     with np.errstate(over="ignore"):
-        return array.astype(dtype)
+        stored = array.astype(dtype, copy=copy)
+    return _bfloat16.rounded(stored) if variable.storage else stored
 
 
 def _cut(value: Any, size: int) -> Any:

@@ -36,6 +36,7 @@ class Variable:
         units: Units as UDUNITS writes them, "1" for a pure number.
         description: One line for the reader of the file.
         fill: Value of a missing entry; NaN for floats, -1 for integers, no bytes for bytes unless given.
+        storage: "bfloat16" keeps an "f4" rounded to that, in half the space; readers see float32.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Variable:
     units: str = "1"
     description: str = ""
     fill: float | int | bytes | None = None
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         _check_name("variable", self.name)
@@ -53,6 +55,11 @@ class Variable:
             raise ValueError(
                 f"variable {self.name!r} has dtype {self.dtype!r}; expected a float ('f4', 'f8'), a "
                 "signed integer ('i1' for flags, 'i8') or fixed bytes ('S16')"
+            )
+        if self.storage is not None and (self.storage != "bfloat16" or np.dtype(self.dtype) != np.float32):
+            raise ValueError(
+                f"variable {self.name!r} is to be stored as {self.storage!r} with dtype {self.dtype!r}; only 'f4' has "
+                "another storage, 'bfloat16'"
             )
         if self.fill is None:
             object.__setattr__(self, "fill", _FILL[kind])
@@ -189,7 +196,7 @@ class GroupSchema:
             return f"{changed[0]!r} is declared in only one of the two"
         for name, variable in mine.items():
             other = theirs[name]
-            if (variable.dims, np.dtype(variable.dtype)) != (other.dims, np.dtype(other.dtype)):
+            if _form(variable) != _form(other):
                 return f"{name!r} has {_signature(variable)} in the file and {_signature(other)} now"
         for name, coordinate in wanted.dimensions.items():
             if name not in self.dimensions or not self.dimensions[name].agrees(coordinate):
@@ -197,5 +204,10 @@ class GroupSchema:
         return None
 
 
+def _form(variable: Variable) -> tuple[tuple[str, ...], np.dtype, str | None]:
+    return variable.dims, np.dtype(variable.dtype), variable.storage
+
+
 def _signature(variable: Variable) -> str:
-    return f"dimensions ({', '.join(('step', *variable.dims))}) and dtype {np.dtype(variable.dtype).str}"
+    dtype = variable.storage or np.dtype(variable.dtype).str
+    return f"dimensions ({', '.join(('step', *variable.dims))}) and dtype {dtype}"

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from landscape._layout import ParameterLayout
+from landscape.record import _bfloat16
 from landscape.record._attributes import read_attributes, write_attributes
 from landscape.record._schema import COMMON, RESERVED_ATTRIBUTES, Coordinate, GroupSchema, Variable
 
@@ -33,14 +34,7 @@ def write_group(file: Any, schema: GroupSchema) -> None:
         _write_coordinate(group, coordinate)
     for variable in schema.all_variables.values():
         shape = schema.shape(variable)
-        dataset = group.create_dataset(
-            variable.name,
-            (0, *shape),
-            dtype=variable.dtype,
-            maxshape=(None, *(size or None for size in shape)),
-            chunks=_chunks(shape, np.dtype(variable.dtype).itemsize),
-            fillvalue=variable.fill,
-        )
+        dataset = _create(group, variable, shape)
         write_attributes(dataset, {"units": variable.units, "long_name": variable.description})
         if variable.name == EVENT:
             dataset.make_scale(EVENT)
@@ -67,6 +61,7 @@ def read_schema(group: Any) -> GroupSchema:
             str(data.attrs.get("units", "1")),
             str(data.attrs.get("long_name", "")),
             data.fillvalue,
+            _bfloat16.NAME if _bfloat16.is_bfloat16(data) else None,
         )
         for name, data in found.items()
         if not data.is_scale and dims[name][:1] == (EVENT,)
@@ -171,6 +166,17 @@ def _strings(dataset: Any) -> np.ndarray:
 def _attach(group: Any, dataset: Any, dims: Sequence[str]) -> None:
     for axis, dim in zip(dataset.dims, dims, strict=True):
         axis.attach_scale(group[dim])
+
+
+def _create(group: Any, variable: Variable, shape: tuple[int, ...]) -> Any:
+    maxshape = (None, *(size or None for size in shape))
+    if variable.storage:
+        chunks = _chunks(shape, 2)
+        return _bfloat16.create(group, variable.name, (0, *shape), maxshape, chunks, float("nan"))
+    chunks = _chunks(shape, np.dtype(variable.dtype).itemsize)
+    return group.create_dataset(
+        variable.name, (0, *shape), dtype=variable.dtype, maxshape=maxshape, chunks=chunks, fillvalue=variable.fill
+    )
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -39,6 +39,8 @@ def test_the_public_names() -> None:
         "plot_flatness_compressibility",
         "plot_sharpness",
         "plot_spectrum",
+        "plot_surface",
         "plot_swa",
         "summarize",
+        "write_surface_html",
     ]

@@ -23,7 +23,7 @@ from landscape_test_trainings import (
 )
 
 from landscape import open_run
-from landscape.callbacks import HessianSpectrum, Sharpness, SWATrajectory, default_callbacks
+from landscape.callbacks import HessianSpectrum, LossSurface, Sharpness, SWATrajectory, default_callbacks
 
 ALL_GROUPS = {"hessian_spectrum", "sharpness", "swa_trajectory", "compressibility", "mode_connectivity"}
 
@@ -191,3 +191,16 @@ def test_a_training_that_raises_keeps_its_own_error(tmp_path):
         trainer.fit(Stops(), loader(), held_out())
     steps = open_run(f"{trainer.log_dir}/landscape.h5").dataset("sharpness")["step"].values
     assert steps.tolist() == [1, 2, 3, 4]
+
+
+def test_surfaces_and_components(tmp_path):
+    common = {"examples": 24, "on_error": "raise"}
+    callbacks = [
+        SWATrajectory(every_n_steps=1, keep=2, components=3, dtype="bfloat16", **common),
+        LossSurface(points=3, every_n_epochs=1, batchnorm="recompute", held_out=True, **common),
+        LossSurface("hessian", points=3, dimensions=1, **common),
+        LossSurface("trajectory", points=3, **common),
+    ]
+    trainer = check(tmp_path, callbacks)
+    groups = {"swa_trajectory", "swa_trajectory_components", "loss_surface", "loss_surface_2", "loss_surface_3"}
+    assert set(open_run(f"{trainer.log_dir}/landscape.h5").groups) == groups

@@ -1,6 +1,7 @@
 """A kill after any write of an append: the file is whole each time. All writes are tried, not a sample of them."""
 
 import contextlib
+import errno
 import io
 import re
 
@@ -10,6 +11,7 @@ import pytest
 
 from landscape.record import Coordinate, GroupSchema, Recorder, Variable, open_run
 from landscape.record import _append as append_module
+from landscape.record import _ordered as ordered_module
 from landscape.record._append import append_row
 from landscape.record._ordered import OrderedFile
 from landscape.record._rows import check_row
@@ -141,6 +143,40 @@ def test_a_step_left_by_a_kill_never_labels_the_next_row(path, tmp_path, monkeyp
             again.write_bytes(later)
             data = open_run(again).dataset("wide")
             np.testing.assert_array_equal(data["x"], data["step"] / 3)
+
+
+@pytest.mark.parametrize("rows", [3, pytest.param(66, marks=pytest.mark.slow)])
+def test_rows_that_go_straight_into_the_file(path, tmp_path, monkeypatch, rows):
+    """What is large is written before the commit, as the bytes of its chunk: a kill after any page is harmless."""
+    monkeypatch.setattr(append_module, "_LARGE", 4096)
+    monkeypatch.setattr(ordered_module, "_LARGE", 4096)
+    assert kill_everywhere(path, tmp_path, monkeypatch, rows, lambda _: True) > 10 * rows
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
+    monkeypatch.setattr(append_module, "_LARGE", 4096)
+    monkeypatch.setattr(ordered_module, "_LARGE", 4096)
+    append(path, 0)
+    before = path.read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if len(data) < 4096:
+                return super().write(data)
+            super().write(bytes(data)[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextlib.contextmanager
+    def full(path, shared):
+        with Full(path, "r+") as file:
+            yield file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(append_module, "locked", full)
+        with pytest.raises(OSError, match="No space"):
+            append(path, 1)
+    assert path.read_bytes() == before
+    check(path, 1)
 
 
 @pytest.mark.slow

@@ -1,0 +1,91 @@
+"""Where weights lie beside a line or plane: coordinates, and how far off they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape._results import Result
+from landscape.averaging._window import RunLike, opened
+from landscape.objective import Objective
+from landscape.record import Trajectory
+from landscape.surface._directions import Directions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Projection(Result):
+    """Weights projected onto a line or plane.
+
+    Attributes:
+        coordinates: In units of the directions, shape (n, k): those of the nearest point of the plane.
+        residuals: l2 distance of the weights from it, shape (n,).
+        distances: l2 distance of the weights from the center, shape (n,).
+        steps: Optimizer steps; None where the weights have none.
+        loss: Loss at the weights themselves, not at their projections; None where it was not asked for.
+    """
+
+    coordinates: np.ndarray
+    residuals: np.ndarray
+    distances: np.ndarray
+    steps: np.ndarray | None = None
+    loss: np.ndarray | None = None
+
+
+def project(vectors: Iterable[Any], center: torch.Tensor, directions: Directions) -> Projection:
+    """Project weights onto center + Σ a_i d_i by least squares, one vector in memory at a time.
+
+    Args:
+        vectors: Flat weights, shape (P,) each.
+        center: Weights at the origin, shape (P,).
+        directions: What spans the plane; they need not be orthogonal.
+
+    Returns:
+        Coordinates and distances.
+    """
+    basis = directions.vectors.detach().cpu().double()
+    origin = center.detach().cpu().double()
+    gram = basis @ basis.T
+    coordinates, residuals, distances = [], [], []
+    for vector in vectors:
+        offset = torch.as_tensor(vector).detach().cpu().double() - origin
+        place = torch.linalg.solve(gram, basis @ offset)
+        coordinates.append(place.numpy())
+        residuals.append(float(torch.linalg.vector_norm(offset - place @ basis)))
+        distances.append(float(torch.linalg.vector_norm(offset)))
+    return Projection(np.array(coordinates).reshape(-1, len(directions)), np.array(residuals), np.array(distances))
+
+
+def project_run(
+    run: RunLike | Trajectory,
+    center: torch.Tensor,
+    directions: Directions,
+    objective: Objective | None = None,
+) -> Projection:
+    """Project the recorded weights of a run, with the true loss at each.
+
+    Args:
+        run: The run, the path of its file, or a window of it (`run.trajectory(...)`).
+        center: Weights at the origin, shape (P,).
+        directions: What spans the plane.
+        objective: Evaluates the loss at the recorded weights, each with its own recorded buffers; by default the loss
+            that was recorded with them.
+
+    Returns:
+        Coordinates, distances, steps and losses.
+    """
+    trajectory = run if isinstance(run, Trajectory) else opened(run).trajectory()
+    found = project(trajectory.vectors(), center, directions)
+    if objective is None:
+        loss = trajectory.scalars["train_loss"]
+    else:
+        own = {name for name, _ in objective.module.named_buffers()}
+        loss = np.empty(len(trajectory))
+        with objective.session():
+            for index, vector in enumerate(trajectory.vectors()):
+                buffers = {name: tensor for name, tensor in trajectory.buffers(index).items() if name in own}
+                loss[index] = objective.evaluate(torch.from_numpy(vector), buffers).loss
+    return dataclasses.replace(found, steps=trajectory.steps, loss=loss)
