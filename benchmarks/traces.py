@@ -1,4 +1,4 @@
-"""Products that a trace of 2 % standard error takes by Hutchinson's method, XTrace and Hutch++: `python benchmarks/traces.py`.
+"""Products that a trace of 2 % standard error takes, by method: `python benchmarks/traces.py`.
 
 Each method stops by its own standard error; the error is against a trace from 1200 products.
 """
