@@ -1,4 +1,4 @@
-"""Run all comparisons and write their tables into README.md, between the marks named after them: `make bench`."""
+"""Run all comparisons, and write the tables of curvature into README.md, each between its marks: `make bench`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ RUNS: dict[str, list[list[str]]] = {
     "traces": [["traces.py"]],
     "memory": [["memory.py"]],
 }
+# Their figures are copied into README.md by hand: they stand in tables of several runs.
+PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory")}
 
 
 def written(name: str, table: str) -> None:
@@ -42,10 +44,10 @@ def written(name: str, table: str) -> None:
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*RUNS, []], help="which; all by default")
-    for name in parser.parse_args().names or RUNS:
+    parser.add_argument("names", nargs="*", choices=[*RUNS, *PRINTED, []], help="which; all by default")
+    for name in parser.parse_args().names or [*RUNS, *PRINTED]:
         tables = []
-        for arguments in RUNS[name]:
+        for arguments in (RUNS | PRINTED)[name]:
             process = subprocess.Popen(
                 [sys.executable, str(HERE / arguments[0]), *arguments[1:]], stdout=subprocess.PIPE, text=True
             )
@@ -56,7 +58,8 @@ def main() -> None:
             if process.wait():
                 raise SystemExit(f"{' '.join(arguments)} failed")
             tables.append("".join(lines))
-        written(name, "\n".join(tables))
+        if name in RUNS:
+            written(name, "\n".join(tables))
 
 
 if __name__ == "__main__":
