@@ -19,7 +19,7 @@ import importlib.util
 import io
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import scipy.sparse.linalg
@@ -153,7 +153,7 @@ def loosest(network: Network, values: np.ndarray, run: Peer, settings: Iterable[
     return float("nan")
 
 
-def compare(network: Network, rounds: int) -> None:
+def compare(network: Network, rounds: int, without: Sequence[str] = ()) -> None:
     """Print the table of one network."""
     values = exact(network)
     runs: dict[str, Run] = {
@@ -167,7 +167,7 @@ def compare(network: Network, rounds: int) -> None:
         "hessian-eigenthings, {:.0f} steps": ("hessian_eigenthings", eigenthings, range(20, 200, 10)),
     }
     for title, (module, run, settings) in peers.items():
-        if importlib.util.find_spec(module):
+        if importlib.util.find_spec(module) and module not in without:
             setting = loosest(network, values, run, settings)
             if np.isnan(setting):
                 print(f"{title.partition(',')[0]} did not come within {ACCURACY} with any setting tried")
@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", nargs="*", default=(), help="modules of peers to leave out")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")  # PyHessian's backward(create_graph=True) warns at every product
@@ -212,7 +213,7 @@ def main() -> None:
     threads = f"{arguments.threads} thread" + ("s" if arguments.threads > 1 else "")
     print(f"**{arguments.network}, {batches}, {threads}, {arguments.rounds} rounds**\n", flush=True)
     with sdpa_kernel(SDPBackend.MATH):  # the peers do not choose attention that can be differentiated twice
-        compare(NETWORKS[arguments.network](arguments.batches), arguments.rounds)
+        compare(NETWORKS[arguments.network](arguments.batches), arguments.rounds, arguments.without)
 
 
 if __name__ == "__main__":
