@@ -25,7 +25,8 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
     """Plot loss and error along the linear and the curved path, on training and held-out examples.
 
     The axes are linear, because a barrier is a difference. The arrow is the barrier of the linear path in training loss
-    or error; the legend has the numbers of both paths.
+    or error, the bar at its head two standard errors over examples each way; the legend has the numbers of both paths
+    with one standard error.
 
     Args:
         run: Path of a run file, or an open run.
@@ -76,21 +77,34 @@ def _draw_path(ax: Any, row: xr.Dataset, path: str, kind: str, definition: str) 
             continue
         values = row[f"curve_{split}_{kind}"].sel(path=path).values
         if np.isfinite(values).any():
-            height = _barrier(row, split, kind, path, definition)
-            label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {height:.3g}"
+            found = height, _ = _barrier(row, split, kind, path, definition)
+            label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {_with_error(*found)}"
             ax.plot(row["t"].values, values, ls=dashes, color=color, label=label)
             drawn += 1
     return drawn
 
 
-def _barrier(row: xr.Dataset, split: str, kind: str, path: str, definition: str) -> float:
+def _barrier(row: xr.Dataset, split: str, kind: str, path: str, definition: str) -> tuple[float, float]:
+    """Return the height and its standard error, NaN where they were not recorded."""
     name = f"barrier_{split}_{kind}"
-    return float(row[name].sel(path=path, definition=definition)) if name in row else float("nan")
+    height, stderr = (
+        float(row[each].sel(path=path, definition=definition)) if each in row else float("nan")
+        for each in (name, f"{name}_stderr")
+    )
+    return height, stderr
+
+
+def _with_error(height: float, stderr: float) -> str:
+    """Write a height with its standard error, to the two leading digits of that."""
+    if not np.isfinite(stderr) or not np.isfinite(height) or stderr <= 0:
+        return f"{height:.3g}"
+    digits = max(0, 1 - int(np.floor(np.log10(stderr))))
+    return f"{height:.{digits}f} ± {stderr:.{digits}f}"
 
 
 def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:
     """Draw the linear path's barrier in training loss or error as an arrow from where it is counted to its top."""
-    height = _barrier(row, "train", kind, "linear", definition)
+    height, stderr = _barrier(row, "train", kind, "linear", definition)
     values = row[f"curve_train_{kind}"].sel(path="linear").values
     t = row["t"].values
     if not height > 0 or not np.isfinite(values).all():
@@ -105,6 +119,8 @@ def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:
     ax.annotate(
         "", (t[top], values[top]), (t[top], base[top]), arrowprops={"arrowstyle": "<->", "color": BLACK, "lw": 1.2}
     )
+    if np.isfinite(stderr):
+        ax.errorbar(t[top], values[top], 2 * stderr, color=BLACK, lw=1.2, capsize=5, zorder=4)
     ax.annotate(
         f"barrier {height:.3g}",
         (t[top], (values[top] + base[top]) / 2),

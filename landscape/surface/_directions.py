@@ -12,6 +12,7 @@ import torch
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape._results import Result
+from landscape.connectivity import Plane, plane_through
 from landscape.curvature import hessian, top_eigenpairs
 from landscape.objective import Objective
 
@@ -155,7 +156,8 @@ def hessian_directions(
 def plane_directions(first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> Directions:
     """Span the plane through three weight vectors by orthonormal directions, the first of them at the origin.
 
-    Axis 0 leads from the first to the second. Coordinates are distances in weight space.
+    Axis 0 leads from the first to the second. Coordinates are distances in weight space, those of
+    `landscape.connectivity.plane_through`.
 
     Args:
         first: Weights, shape (P,).
@@ -167,22 +169,16 @@ def plane_directions(first: torch.Tensor, second: torch.Tensor, third: torch.Ten
 
     Raises:
         MeasurementError: The three lie on one line.
+        ValueError: They are not flat vectors of one length.
 
     Source: Garipov et al. 2018, arXiv:1802.10026.
-    """
-    u, v = (second - first).double(), (third - first).double()
-    along = torch.linalg.vector_norm(u)
-    unit = u / along
-    inside = torch.dot(v, unit)
-    across = v - inside * unit
-    height = torch.linalg.vector_norm(across)
-    if not along > 0 or not height > 1e-6 * torch.linalg.vector_norm(v):
-        raise MeasurementError(
-            "the three weight vectors lie on one line, so they span no plane; give another third one"
-        )
-    points = np.array([[0.0, 0.0], [float(along), 0.0], [float(inside), float(height)]])
-    vectors = torch.stack([unit, across / height]).to(first.dtype)
-    return Directions(vectors, "plane", center=first.clone(), points=points)
+    """  # noqa: DOC502 - plane_through raises them
+    return directions_of(plane_through(first, second, third), first)
+
+
+def directions_of(plane: Plane, like: torch.Tensor) -> Directions:
+    """Return a plane's basis as directions, of a tensor's type and device."""
+    return Directions(plane.basis.to(like), "plane", center=plane.origin.to(like), points=plane.corners)
 
 
 def given_directions(vectors: Sequence[torch.Tensor] | torch.Tensor, center: torch.Tensor | None = None) -> Directions:

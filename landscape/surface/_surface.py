@@ -18,8 +18,9 @@ from tqdm import tqdm
 from landscape._errors import MeasurementError
 from landscape._results import Result
 from landscape.averaging import recompute_batchnorm
+from landscape.connectivity import Plane
 from landscape.objective import Objective
-from landscape.surface._directions import Directions
+from landscape.surface._directions import Directions, directions_of
 from landscape.surface._grid import make_axes
 from landscape.surface._journal import Journal, key_of
 from landscape.surface._projection import project
@@ -64,6 +65,8 @@ class Surface(Result):
             "surface_train_error": (dims, self.error),
         }
         data |= {f"axis_{i}": (dims[i], axis) for i, axis in enumerate(self.axes)}
+        if self.directions.kind == "plane" and self.directions.points is not None:
+            data["plane_points"] = (("corner", "axis"), self.directions.points)
         attributes = {name: getattr(self.directions, name) for name in ("kind", "normalization")}
         return xr.Dataset(data, attrs=attributes)
 
@@ -74,7 +77,7 @@ class Surface(Result):
 
 def loss_surface(
     objective: Objective,
-    directions: Directions,
+    directions: Directions | Plane,
     points: int | Sequence[int] = 51,
     span: float | Sequence[Sequence[float]] | None = None,
     center: torch.Tensor | None = None,
@@ -93,7 +96,8 @@ def loss_surface(
 
     Args:
         objective: The loss.
-        directions: One or two, with the weights at the origin where they say so.
+        directions: One or two, with the weights at the origin where they say so; or the plane through three weights,
+            `landscape.connectivity.plane_through(...)`.
         points: Points on every axis, or on each: (n_0, n_1).
         span: Half the width of every axis, or (low, high) for each, in units of the directions. By default what holds
             `directions.points` with a fifth to spare, or 1.
@@ -127,6 +131,8 @@ def loss_surface(
     """
     if batchnorm not in _BATCHNORM:
         raise ValueError(f"batchnorm is {batchnorm!r}; it must be 'keep' or 'recompute'")
+    if isinstance(directions, Plane):
+        directions = directions_of(directions, objective.vector())
     if len(directions) not in (1, 2):
         raise ValueError(f"there are {len(directions)} directions; a surface has one or two axes")
     marked = directions.points
@@ -172,4 +178,5 @@ def loss_surface(
                     if journal is not None:
                         journal.add(index, losses[index], errors[index])
                 bar.update()
-    return Surface(axes, losses, errors, origin, dataclasses.replace(directions, vectors=vectors), batchnorm)
+    used = dataclasses.replace(directions, vectors=vectors, center=origin, points=marked)
+    return Surface(axes, losses, errors, origin, used, batchnorm)
