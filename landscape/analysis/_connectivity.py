@@ -46,7 +46,7 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
     run = as_run(run)
     row = _row(run.path, run.dataset(GROUP), step)
     with style():
-        axes = panels(new_axes(1, 2, (9.6, 4.4)) if ax is None else ax, 2)
+        axes = panels(new_axes(1, 2, (11.4, 4.6)) if ax is None else ax, 2)
         for panel, kind in zip(axes, ("loss", "error"), strict=True):
             drawn = [_draw_path(panel, row, path, kind, definition) for path in _PATHS]
             panel.set_xlabel("position t along the path")
@@ -55,7 +55,8 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
                 panel.text(0.5, 0.5, f"no {kind} recorded", transform=panel.transAxes, ha="center", va="center")
                 continue
             _mark_barrier(panel, row, kind, definition)
-            legend_above(panel, columns=2, title=f"barrier {_DEFINITIONS[definition]}")
+            bars = " (± 1 standard error)" if f"barrier_train_{kind}_stderr" in row else ""
+            legend_above(panel, columns=2, title=f"barrier {_DEFINITIONS[definition]}{bars}")
     return axes
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from landscape import FileError, MeasurementError, Objective
 from landscape.averaging import recompute_batchnorm
+from landscape.connectivity import plane_through
 from landscape.surface import given_directions, loss_surface, plane_directions, project, random_directions
 
 
@@ -165,6 +166,17 @@ def test_a_plane_through_three_solutions_passes_through_them():
     assert found.loss[found.center_index] == objectives[0].evaluate(ends[0]).loss
     at = loss_surface(objectives[0], directions, points=3, span=[(-1.0, directions.points[1, 0]), (-1.0, 1.0)])
     assert at.loss[2, 1] == pytest.approx(objectives[0].evaluate(ends[1]).loss, rel=1e-5)
+    plane = plane_through(*ends)
+    np.testing.assert_array_equal(loss_surface(objectives[0], plane, points=7).loss, found.loss)
+    np.testing.assert_array_equal(found.to_dataset()["plane_points"], plane.corners)
+
+
+def test_the_corners_stay_where_they_are_when_the_centre_is_another():
+    objectives = [network(seed) for seed in range(3)]
+    ends = [objective.vector() for objective in objectives]
+    found = loss_surface(objectives[0], plane_directions(*ends), points=3, center=ends[2])
+    for end, corner in zip(ends, found.to_dataset()["plane_points"].values, strict=True):
+        torch.testing.assert_close(found.vector(*corner), end, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("low", "high", "points"), [(-1, 1, 51), (-1, 1, 4), (-0.1, 5, 3), (-3, 0.2, 9), (-1, 2, 7)])
