@@ -106,7 +106,8 @@ def loss_surface(
             "recompute" takes them anew at every point, for planes through several solutions.
         statistics: With "recompute": the loss over the examples that they are taken of, training examples; the measured
             ones by default.
-        path: A text file for the evaluated points: where it exists, the surface goes on from it.
+        path: A text file for the evaluated points: where it exists, the surface goes on from it. Of several processes
+            that share an objective the first reads and writes it.
         error: Whether to look for the error rate too, which costs a few percent of a small network's time.
         progress: Whether to show a progress bar; by default where stderr is a terminal.
 
@@ -148,24 +149,31 @@ def loss_surface(
             f"{objective.n_parameters} weights of {type(objective.module).__name__}"
         )
     shape = tuple(len(axis) for axis in axes)
+    shown = sys.stderr.isatty() if progress is None else progress
     losses, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     with contextlib.ExitStack() as stack:
         journal = None
-        if path is not None:
-            settings = {"batchnorm": batchnorm, "data": objective.fingerprint, "mode": objective.mode, "error": error}
-            settings["statistics"] = (statistics or objective).fingerprint
-            journal = Journal(path, key_of([origin, vectors, *axes], settings))
-            stack.callback(journal.close)
+        processes = objective.processes
+        with processes.together():
+            if path is not None and processes.rank == 0:
+                settings = {
+                    "batchnorm": batchnorm,
+                    "data": objective.fingerprint,
+                    "mode": objective.mode,
+                    "error": error,
+                }
+                settings["statistics"] = (statistics or objective).fingerprint
+                journal = Journal(path, key_of([origin, vectors, *axes], settings))
+                stack.callback(journal.close)
+        known = processes.first({} if journal is None else journal.values)  # all leave out the same points
         stack.enter_context(objective.session())
-        bar = stack.enter_context(
-            tqdm(total=losses.size, desc="surface", disable=not (sys.stderr.isatty() if progress is None else progress))
-        )
+        bar = stack.enter_context(tqdm(total=losses.size, desc="surface", disable=processes.rank > 0 or not shown))
         row, point = torch.empty_like(origin), torch.empty_like(origin)
         for i in range(shape[0]):
             torch.add(origin, vectors[0], alpha=float(axes[0][i]), out=row)
             for index in itertools.product((i,), *(range(size) for size in shape[1:])):
-                if journal is not None and index in journal.values:
-                    losses[index], errors[index] = journal.values[index]
+                if index in known:
+                    losses[index], errors[index] = known[index]
                 else:
                     if len(shape) == 2:
                         torch.add(row, vectors[1], alpha=float(axes[1][index[1]]), out=point)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from landscape import FileError, MeasurementError, Objective
+from landscape._distributed import Processes
 from landscape.averaging import recompute_batchnorm
 from landscape.connectivity import plane_through
 from landscape.surface import given_directions, loss_surface, plane_directions, project, random_directions
@@ -251,3 +252,30 @@ def test_directions_of_another_model_are_told():
     three = dataclasses.replace(random_directions(objective), vectors=torch.ones(3, objective.n_parameters))
     with pytest.raises(ValueError, match="one or two axes"):
         loss_surface(objective, three, points=3)
+
+
+class Second(Processes):
+    """The second of two processes; the first says which points it read from a file."""
+
+    rank, size = 1, 2
+
+    def __init__(self, known):
+        self.known = known
+
+    def first(self, value):
+        return self.known if value == {} else value
+
+
+def test_points_of_an_interrupted_surface_are_left_out_in_all_processes(tmp_path):
+    objective = network()
+    directions = random_directions(objective, 1)
+    whole = loss_surface(objective, directions, points=5)
+    evaluated = []
+    shared = objective.shard(Second({(0,): (-1.0, 0.5), (3,): (-2.0, 0.25)}))
+    original = shared.evaluate
+    shared.evaluate = lambda *at: evaluated.append(at) or original(*at)
+    found = loss_surface(shared, directions, points=5, path=tmp_path / "points")
+    assert found.loss[[0, 3]].tolist() == [-1.0, -2.0]
+    np.testing.assert_allclose(found.loss[[1, 2, 4]], whole.loss[[1, 2, 4]], rtol=1e-6)
+    assert len(evaluated) == 3
+    assert not list(tmp_path.iterdir())
