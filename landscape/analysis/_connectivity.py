@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from landscape._errors import FileError
+from landscape._results import with_error
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._style import BLACK, BLUE, VERMILION, legend_above, new_axes, panels, style
 
@@ -79,7 +80,7 @@ def _draw_path(ax: Any, row: xr.Dataset, path: str, kind: str, definition: str) 
         values = row[f"curve_{split}_{kind}"].sel(path=path).values
         if np.isfinite(values).any():
             found = height, _ = _barrier(row, split, kind, path, definition)
-            label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {_with_error(*found)}"
+            label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {with_error(*found)}"
             ax.plot(row["t"].values, values, ls=dashes, color=color, label=label)
             drawn += 1
     return drawn
@@ -93,14 +94,6 @@ def _barrier(row: xr.Dataset, split: str, kind: str, path: str, definition: str)
         for each in (name, f"{name}_stderr")
     )
     return height, stderr
-
-
-def _with_error(height: float, stderr: float) -> str:
-    """Write a height with its standard error, to the two leading digits of that."""
-    if not np.isfinite(stderr) or not np.isfinite(height) or stderr <= 0:
-        return f"{height:.3g}"
-    digits = max(0, 1 - int(np.floor(np.log10(stderr))))
-    return f"{height:.{digits}f} ± {stderr:.{digits}f}"
 
 
 def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:

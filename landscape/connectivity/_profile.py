@@ -42,7 +42,7 @@ class Path(Protocol):
         """Return the buffers at t by name."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PathProfile(Result):
     """Loss and error rate at points of a path.
 
@@ -57,7 +57,11 @@ class PathProfile(Result):
     t: np.ndarray
     loss: np.ndarray
     error: np.ndarray
-    examples: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    examples: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        finite = "" if np.isnan(self.error).all() else f", error {self.error.min():.4g} to {self.error.max():.4g}"
+        return f"PathProfile(n={len(self.t)}, loss {self.loss.min():.4g} to {self.loss.max():.4g}{finite})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return t, loss and error by name."""

@@ -19,7 +19,7 @@ from landscape.objective import Objective
 NORMALIZATIONS = ("filter", "layer", "none")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Directions(Result):
     """One or two directions that span a line or a plane.
 
@@ -41,6 +41,9 @@ class Directions(Result):
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def __repr__(self) -> str:
+        return f"Directions({self.kind}, {len(self)} of P={self.vectors.shape[1]}, normalization={self.normalization})"
 
     def at(self, center: torch.Tensor, *coordinates: float) -> torch.Tensor:
         """Return the weights at coordinates, center + Σ coordinates[i] · vectors[i], shape (P,)."""
@@ -65,8 +68,13 @@ def random_directions(
     Returns:
         The directions.
 
+    Raises:
+        ValueError: There is nothing to draw, or the normalization is unknown.
+
     Source: Li et al. 2018, arXiv:1712.09913.
     """
+    if count < 1:
+        raise ValueError(f"count is {count}; draw at least one direction")
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(objective.n_parameters, generator=generator) for _ in range(count)]
     weights = objective.vector()

@@ -17,7 +17,7 @@ from landscape.record import Trajectory
 from landscape.surface._directions import Directions
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Projection(Result):
     """Weights projected onto a line or plane.
 
@@ -34,6 +34,10 @@ class Projection(Result):
     distances: np.ndarray
     steps: np.ndarray | None = None
     loss: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        farthest = f", residuals up to {self.residuals.max():.4g}" if len(self.residuals) else ""
+        return f"Projection(n={len(self.residuals)}{farthest})"
 
 
 def project(vectors: Iterable[Any], center: torch.Tensor, directions: Directions) -> Projection:

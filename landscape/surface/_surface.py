@@ -99,8 +99,8 @@ def loss_surface(
         directions: One or two, with the weights at the origin where they say so; or the plane through three weights,
             `landscape.connectivity.plane_through(...)`.
         points: Points on every axis, or on each: (n_0, n_1).
-        span: Half the width of every axis, or (low, high) for each, in units of the directions. By default what holds
-            `directions.points` with a fifth to spare, or 1.
+        span: Half the width of every axis, or (low, high) for each, ((low, high), (low, high)), in units of the
+            directions. By default what holds `directions.points` with a fifth to spare, or 1.
         center: Weights at the origin, shape (P,); by default the directions' own, or else the objective's point.
         batchnorm: "keep" leaves the statistics of batch normalisations as they are, as slices are usually drawn;
             "recompute" takes them anew at every point, for planes through several solutions.
@@ -115,6 +115,7 @@ def loss_surface(
         The surface. A loss that is not finite is recorded as it is.
 
     Raises:
+        TypeError: The directions are something else.
         ValueError: There are not one or two directions, or an argument is out of range.
         MeasurementError: Directions or center are of another length than the weights.
 
@@ -132,6 +133,11 @@ def loss_surface(
     """
     if batchnorm not in _BATCHNORM:
         raise ValueError(f"batchnorm is {batchnorm!r}; it must be 'keep' or 'recompute'")
+    if not isinstance(directions, (Directions, Plane)):
+        raise TypeError(
+            f"directions is a {type(directions).__name__}; give Directions (given_directions([d0, d1]) wraps your own "
+            "vectors), or a plane_through(...)"
+        )
     if isinstance(directions, Plane):
         directions = directions_of(directions, objective.vector())
     if len(directions) not in (1, 2):

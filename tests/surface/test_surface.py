@@ -236,6 +236,7 @@ def test_projections_tell_place_and_distance():
         ({"span": [(0.1, 1.0), (-1.0, 1.0)]}, "0 between"),
         ({"points": (3, 3, 3)}, "2 axes"),
         ({"span": [(-1.0, 1.0)]}, "2 axes"),
+        ({"span": (-1, 1)}, r"2 pairs: \[\(low, high\), \(low, high\)\]"),
         ({"batchnorm": "off"}, "recompute"),
     ],
 )
@@ -279,3 +280,10 @@ def test_points_of_an_interrupted_surface_are_left_out_in_all_processes(tmp_path
     np.testing.assert_allclose(found.loss[[1, 2, 4]], whole.loss[[1, 2, 4]], rtol=1e-6)
     assert len(evaluated) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_bare_tensors_are_not_taken_for_directions():
+    with pytest.raises(TypeError, match="given_directions"):
+        loss_surface(network(), torch.randn(2, 3))
+    with pytest.raises(ValueError, match="draw at least one"):
+        random_directions(network(), 0)
