@@ -26,7 +26,7 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
     """Plot loss and error along the linear and the curved path, on training and held-out examples.
 
     The axes are linear, because a barrier is a difference. The arrow is the barrier of the linear path in training loss
-    or error, the bar at its head two standard errors over examples each way; the legend has the numbers of both paths
+    or error, the bar at its head its standard error over examples; the legend has the numbers of both paths
     with one standard error.
 
     Args:
@@ -114,7 +114,7 @@ def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:
         "", (t[top], values[top]), (t[top], base[top]), arrowprops={"arrowstyle": "<->", "color": BLACK, "lw": 1.2}
     )
     if np.isfinite(stderr):
-        ax.errorbar(t[top], values[top], 2 * stderr, color=BLACK, lw=1.2, capsize=5, zorder=4)
+        ax.errorbar(t[top], values[top], stderr, color=BLACK, lw=1.2, capsize=5, zorder=4)
     ax.annotate(
         f"barrier {height:.3g}",
         (t[top], (values[top] + base[top]) / 2),

@@ -111,7 +111,7 @@ def test_barriers_stand_with_their_standard_errors() -> None:
     assert "standard error" in loss.get_legend().get_title().get_text()
     (bar,) = loss.containers
     (low, high) = bar.lines[2][0].get_segments()[0]
-    np.testing.assert_allclose([low, high], [(0.5, 1.75), (0.5, 2.25)])
+    np.testing.assert_allclose([low, high], [(0.5, 1.875), (0.5, 2.125)])
 
 
 def test_another_step_and_definition(full_run: Path) -> None:
