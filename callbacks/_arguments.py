@@ -28,7 +28,7 @@ def positive(**values: float | None) -> None:
             raise ValueError(f"{name} is {value}; it must be a positive number" + " or None" * (name in _OPTIONAL))
 
 
-def one_of(allowed: Sequence[str], **values: Any) -> None:
+def one_of(allowed: Sequence[str | None], **values: Any) -> None:
     """Check that values are among the allowed ones.
 
     Raises:

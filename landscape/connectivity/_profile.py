@@ -171,7 +171,9 @@ def _around_the_top(points: np.ndarray) -> list[float]:
 
 
 def _grid(t: Sequence[float] | np.ndarray | torch.Tensor | None) -> np.ndarray:
-    grid = np.linspace(0.0, 1.0, _DEFAULT_POINTS) if t is None else np.array(t, dtype=np.float64)
+    given = np.linspace(0.0, 1.0, _DEFAULT_POINTS) if t is None else t
+    # numpy warns where torch makes its array.
+    grid = np.array(given.tolist() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
     if grid.ndim != 1 or len(grid) == 0 or not ((grid >= 0) & (grid <= 1)).all():
         raise ValueError(f"t is {t!r}; it must be a list of positions from 0 to 1")
     return grid
