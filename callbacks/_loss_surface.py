@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from landscape._distributed import ALONE, Processes
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import at_least, one_of
 from landscape.callbacks._base import LandscapeCallback
@@ -27,6 +28,7 @@ from landscape.surface import (
     trajectory_directions,
 )
 from landscape.surface._journal import key_of
+from landscape.surface._projection import true_losses
 
 _KINDS = ("random", "hessian", "trajectory", "plane")
 
@@ -134,7 +136,13 @@ class LossSurface(LandscapeCallback):
             ),
         ]
         size = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        corners = []
+        if self.directions == "plane":
+            about = "where the weights lie that the plane was laid through, the measured ones first"
+            variables.append(Variable("plane_points", ("corner", "axis"), description=about))
+            corners = [Coordinate("corner", 3, description="weights that a plane passes through")]
         axes = [
+            *corners,
             *(Coordinate(dim, self.points, description="index on the axis") for dim in grid),
             Coordinate("axis", self.dimensions, description="direction"),
             Coordinate("parameter", size, description="index in the flat vector"),
@@ -144,28 +152,37 @@ class LossSurface(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Evaluate the grid around the present weights."""
-        run = self._run()
-        directions = self._directions(objective, run)
+        # Only the first process reads files: elsewhere they may be missing, or still be written.
+        processes = ALONE if self._session is None else self._session.processes
+        run = self._run() if processes.rank == 0 else None
+        directions = self._directions(objective, run, processes)
         center = objective.vector()
         shared: dict[str, Any] = {"points": self.points, "span": self.span, "center": center}
         shared |= {"batchnorm": self.batchnorm, "statistics": objective, "progress": self.progress}
         row: dict[str, Any] = {"center": _stored(center), "directions": _stored(directions.vectors)}
+        if self.directions == "plane":
+            row["plane_points"] = directions.points
         for data, measured in (("train", objective), ("held_out", held_out))[: 1 + self.held_out]:
             if measured is None:
                 continue
-            path = self._points_file(trainer, data, center, directions)
+            path = self._points_file(processes, measured, data, center, directions)
             found = loss_surface(measured, directions, path=path, **shared)
             for left in () if path is None else path.parent.glob(f"{glob.escape(path.name.split('@')[0])}@*.points"):
                 left.unlink(missing_ok=True)  # with those that a training which went another way left
             row |= _grid(found, data)
-        return row | self._visits(objective, center, directions, run)
+        return row | self._visits(objective, center, directions, run, processes)
 
-    def _directions(self, objective: Objective, run: Run | None) -> Directions:
+    def _directions(self, objective: Objective, run: Run | None, processes: Processes) -> Directions:
         if self.directions == "random":
             return random_directions(objective, self.dimensions, self.seed, self.normalization)
         if self.directions == "hessian":
             return hessian_directions(objective, self.dimensions, seed=self.seed)
-        center = objective.vector()
+        read = processes.first(self._read_directions(objective, run) if processes.rank == 0 else None)
+        assert read is not None
+        return read
+
+    def _read_directions(self, objective: Objective, run: Run | None) -> Directions:
+        center = objective.vector().cpu()
         if self.directions == "plane":
             return plane_directions(center, *(load_weights(path, objective.layout).to(center) for path in self.through))
         if run is None:
@@ -175,17 +192,27 @@ class LossSurface(LandscapeCallback):
             )
         return trajectory_directions(run, self.dimensions)
 
-    def _visits(self, objective: Objective, center: torch.Tensor, directions: Directions, run: Run | None) -> Any:
-        if run is None or not self.trajectory:
+    def _visits(
+        self,
+        objective: Objective,
+        center: torch.Tensor,
+        directions: Directions,
+        run: Run | None,
+        processes: Processes,
+    ) -> dict[str, Any]:
+        chosen = None
+        if run is not None and self.trajectory:
+            whole = run.trajectory()
+            indices = np.unique(np.linspace(0, len(whole) - 1, min(self.trajectory, len(whole))).round())
+            chosen = whole.select(indices.astype(int).tolist())
+        found = processes.first(None if chosen is None else project_run(chosen, center, directions))
+        if found is None:
             return {}
-        trajectory = run.trajectory()
-        chosen = np.unique(np.linspace(0, len(trajectory) - 1, min(self.trajectory, len(trajectory))).round())
-        found = project_run(trajectory.select(chosen.astype(int).tolist()), center, directions, objective)
-        rest = self.trajectory - len(chosen)
+        losses = true_losses(objective, chosen, processes)
+        rest = self.trajectory - len(losses)
         assert found.steps is not None
-        assert found.loss is not None
         padded = {"trajectory_step": np.pad(found.steps, (0, rest), constant_values=-1)}
-        for name, values in (("residual", found.residuals), ("loss", found.loss)):
+        for name, values in (("residual", found.residuals), ("loss", losses)):
             padded[f"trajectory_{name}"] = np.pad(values, (0, rest), constant_values=np.nan)
         missing = ((0, rest), (0, 0))
         padded["trajectory_coordinates"] = np.pad(found.coordinates, missing, constant_values=np.nan)
@@ -198,8 +225,11 @@ class LossSurface(LandscapeCallback):
         run = open_run(self._session.path)
         return run if run.has_weights else None
 
-    def _points_file(self, trainer: Any, data: str, center: torch.Tensor, directions: Directions) -> Path | None:
-        if self._session is None or not trainer.is_global_zero:
+    def _points_file(
+        self, processes: Processes, measured: Objective, data: str, center: torch.Tensor, directions: Directions
+    ) -> Path | None:
+        # A model that communicates by itself is evaluated by every process, so none may leave points out.
+        if self._session is None or processes.rank > 0 or measured.processes.size < processes.size:
             return None
         where = key_of([center, directions.vectors], {})[:12]
         return self._session.path.with_name(f".{self._session.path.name}.{self._group}.{data}@{where}.points")

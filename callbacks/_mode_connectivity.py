@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from landscape._distributed import ALONE
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import positive
 from landscape.callbacks._base import LandscapeCallback
@@ -201,7 +202,11 @@ class ModeConnectivity(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Train the curve and measure both paths."""
-        start = self._other_end(objective).to(objective.device, objective.dtype)
+        processes = ALONE if self._session is None else self._session.processes
+        # Only the first process reads the other's file: elsewhere it may be missing.
+        found = processes.first(self._other_end(objective) if processes.rank == 0 else None)
+        assert found is not None
+        start = found.to(objective.device, objective.dtype)
         end = objective.vector()
         line = fit_curve(objective, start, end, kind="linear")
         bezier = fit_curve(

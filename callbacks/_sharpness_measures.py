@@ -49,6 +49,7 @@ _VARIANTS: dict[str, dict[Any, str]] = {
 _CHOICES = {
     ("asam", "variant"): ("authors", "elementwise"),
     ("fisher_rao", "kind"): ("empirical", "exact", "mc"),
+    ("keskar", "norm"): ("linf",),
     ("relative_flatness", "kind"): ("trace", "max"),
 }
 # Without this setting nothing is averaged, and the standard error is 0.

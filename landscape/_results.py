@@ -120,3 +120,11 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "detach"):
         return value.detach().cpu().numpy()
     return value
+
+
+def with_error(value: float, stderr: float) -> str:
+    """Write a number with its standard error, both to the second leading digit of that; alone where it has none."""
+    if not np.isfinite(stderr) or not np.isfinite(value) or stderr <= 0:
+        return f"{value:.3g}"
+    digits = max(0, 1 - int(np.floor(np.log10(stderr))))
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"

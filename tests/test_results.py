@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape._results import Estimate, Result
+from landscape._results import Estimate, Result, with_error
 
 
 def test_estimate_from_samples():
@@ -58,3 +58,11 @@ def test_a_widened_error_gives_the_same_95_percent_interval_either_way():
     joined = estimate.joined(0.3)
     assert joined.spread == pytest.approx(np.hypot(0.1, 0.3))
     assert joined.stderr == pytest.approx(np.hypot(estimate.stderr, 0.3))
+
+
+def test_numbers_are_written_to_the_digits_of_their_errors():
+    assert with_error(1.07132, 0.0213) == "1.071 ± 0.021"
+    assert with_error(123.4, 25.0) == "123 ± 25"
+    assert with_error(0.31649, 0.0) == "0.316"
+    assert with_error(0.31649, float("nan")) == "0.316"
+    assert with_error(float("nan"), 1.0) == "nan"

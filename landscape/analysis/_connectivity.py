@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from landscape._errors import FileError
+from landscape._results import with_error
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._style import BLACK, BLUE, VERMILION, legend_above, new_axes, panels, style
 
@@ -25,7 +26,8 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
     """Plot loss and error along the linear and the curved path, on training and held-out examples.
 
     The axes are linear, because a barrier is a difference. The arrow is the barrier of the linear path in training loss
-    or error; the legend has the numbers of both paths.
+    or error, the bar at its head its standard error over examples; the legend has the numbers of both paths
+    with one standard error.
 
     Args:
         run: Path of a run file, or an open run.
@@ -45,7 +47,7 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
     run = as_run(run)
     row = _row(run.path, run.dataset(GROUP), step)
     with style():
-        axes = panels(new_axes(1, 2, (9.6, 4.4)) if ax is None else ax, 2)
+        axes = panels(new_axes(1, 2, (11.4, 4.6)) if ax is None else ax, 2)
         for panel, kind in zip(axes, ("loss", "error"), strict=True):
             drawn = [_draw_path(panel, row, path, kind, definition) for path in _PATHS]
             panel.set_xlabel("position t along the path")
@@ -54,7 +56,8 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
                 panel.text(0.5, 0.5, f"no {kind} recorded", transform=panel.transAxes, ha="center", va="center")
                 continue
             _mark_barrier(panel, row, kind, definition)
-            legend_above(panel, columns=2, title=f"barrier {_DEFINITIONS[definition]}")
+            bars = " (± 1 standard error)" if f"barrier_train_{kind}_stderr" in row else ""
+            legend_above(panel, columns=2, title=f"barrier {_DEFINITIONS[definition]}{bars}")
     return axes
 
 
@@ -76,21 +79,26 @@ def _draw_path(ax: Any, row: xr.Dataset, path: str, kind: str, definition: str) 
             continue
         values = row[f"curve_{split}_{kind}"].sel(path=path).values
         if np.isfinite(values).any():
-            height = _barrier(row, split, kind, path, definition)
-            label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {height:.3g}"
+            found = height, _ = _barrier(row, split, kind, path, definition)
+            label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {with_error(*found)}"
             ax.plot(row["t"].values, values, ls=dashes, color=color, label=label)
             drawn += 1
     return drawn
 
 
-def _barrier(row: xr.Dataset, split: str, kind: str, path: str, definition: str) -> float:
+def _barrier(row: xr.Dataset, split: str, kind: str, path: str, definition: str) -> tuple[float, float]:
+    """Return the height and its standard error, NaN where they were not recorded."""
     name = f"barrier_{split}_{kind}"
-    return float(row[name].sel(path=path, definition=definition)) if name in row else float("nan")
+    height, stderr = (
+        float(row[each].sel(path=path, definition=definition)) if each in row else float("nan")
+        for each in (name, f"{name}_stderr")
+    )
+    return height, stderr
 
 
 def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:
     """Draw the linear path's barrier in training loss or error as an arrow from where it is counted to its top."""
-    height = _barrier(row, "train", kind, "linear", definition)
+    height, stderr = _barrier(row, "train", kind, "linear", definition)
     values = row[f"curve_train_{kind}"].sel(path="linear").values
     t = row["t"].values
     if not height > 0 or not np.isfinite(values).all():
@@ -105,6 +113,8 @@ def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:
     ax.annotate(
         "", (t[top], values[top]), (t[top], base[top]), arrowprops={"arrowstyle": "<->", "color": BLACK, "lw": 1.2}
     )
+    if np.isfinite(stderr):
+        ax.errorbar(t[top], values[top], stderr, color=BLACK, lw=1.2, capsize=5, zorder=4)
     ax.annotate(
         f"barrier {height:.3g}",
         (t[top], (values[top] + base[top]) / 2),

@@ -81,10 +81,23 @@ def caption(ax: Any, sentences: Sequence[str]) -> None:
 
 
 def legend_above(ax: Any, columns: int, title: str | None = None) -> None:
-    """Put the legend above the axes, where it hides no data; nothing where there is nothing to name."""
+    """Put the legend above the axes, where it hides no data; nothing where there is nothing to name.
+
+    It has fewer columns where it would be wider than the panel's share of the figure.
+    """
     handles, labels = ax.get_legend_handles_labels()
-    if handles:
-        ax.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, title=title)
+    if not handles:
+        return
+    spec = ax.get_subplotspec()
+    share = ax.figure.bbox.width / (spec.get_gridspec().ncols if spec is not None else 1)
+    for count in range(columns, 0, -1):
+        legend = ax.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=count, title=title)
+        legend.set_in_layout(False)  # how wide it is does not depend on the axes, which it would push together
+        ax.figure.canvas.figure.draw_without_rendering()
+        fits = legend.get_window_extent().width <= share
+        legend.set_in_layout(True)
+        if fits:
+            return
 
 
 def spans_decade(values: Any) -> bool:

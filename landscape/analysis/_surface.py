@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.patheffects as outline
 import numpy as np
@@ -14,6 +15,11 @@ from matplotlib.ticker import FuncFormatter
 from landscape._errors import FileError
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._style import BLACK, BLUE, VERMILION, caption, new_axes, spans_decade, style
+from landscape.analysis._surface_curves import draw_corners, draw_curves
+
+if TYPE_CHECKING:
+    from landscape.connectivity import PlaneCurve  # of a package that loads torch
+    from landscape.surface import Surface
 
 GROUP = "loss_surface"
 KINDS = ("filled", "contour", "3d")
@@ -30,7 +36,7 @@ _LARGE = ("center", "directions")
 
 
 def plot_surface(
-    run: RunLike | xr.Dataset,
+    run: RunLike | xr.Dataset | Surface,
     step: int | None = None,
     kind: str = "filled",
     value: str = "loss",
@@ -38,14 +44,16 @@ def plot_surface(
     trajectory: bool = True,
     group: str = GROUP,
     ax: Any = None,
+    curve: PlaneCurve | Sequence[PlaneCurve] = (),
 ) -> Any:
     """Draw a recorded loss surface: contours of a plane, or the curve along a line.
 
     The cross is the measured weights; the white line is the recorded trajectory at its nearest points of the plane.
-    The caption says how far off the plane it runs, which no picture of a plane shows.
+    The caption says how far off the plane it runs, which no picture of a plane shows. Of a plane through three weights,
+    A, B and C are those.
 
     Args:
-        run: Path of a run file, an open run, or what `Surface.to_dataset` returned.
+        run: Path of a run file, an open run, a `Surface`, or what its `to_dataset` returned.
         step: Step of the row; the last one that did not fail by default.
         kind: Of a plane: "filled" contours, "contour" lines, or "3d".
         value: "loss" or "error".
@@ -53,18 +61,23 @@ def plot_surface(
         trajectory: Whether to draw the trajectory where one was recorded.
         group: Name of the group.
         ax: Axes to draw on (with a 3-D projection for "3d"); those of a new figure by default.
+        curve: Curves on the plane, `landscape.connectivity.curve_on_plane(curve, plane)` with the same plane; for
+            "filled" and "contour".
 
     Returns:
         The axes.
 
     Raises:
         FileError: The file cannot be read, or the run has no such row.
-        ValueError: An unknown kind or value.
+        ValueError: An unknown kind or value, or curves where none can be drawn.
     """  # noqa: DOC503 - the reader raises one of them
     if kind not in KINDS or value not in ("loss", "error"):
         raise ValueError(f"kind={kind!r} and value={value!r}: expected one of {', '.join(KINDS)}, and loss or error")
     row = surface_row(run, step, group)
     heights, axes = grid_of(row, f"surface_{split}_{value}")
+    curves = [curve] if hasattr(curve, "coordinates") else list(curve)
+    if curves and (heights.ndim == 1 or kind == "3d"):
+        raise ValueError("a curve is drawn on a plane, with kind='filled' or 'contour'; leave curve= out here")
     name = "loss" if value == "loss" else "error (fraction of labels)"
     with style():
         if heights.ndim == 1:
@@ -83,7 +96,11 @@ def plot_surface(
         bar.minorticks_off()
         dark = kind == "filled"
         shown = _draw_visits(ax, row, dark) if trajectory else []
-        ax.plot(0, 0, "+", color=VERMILION, markersize=13, markeredgewidth=2.2, zorder=5, label="measured weights")
+        shown += draw_curves(ax, curves, dark)
+        if "plane_points" in row:
+            draw_corners(ax, row["plane_points"].values)
+        else:
+            ax.plot(0, 0, "+", color=VERMILION, markersize=13, markeredgewidth=2.2, zorder=5, label="measured weights")
         ax.set_xlabel(_axis_name(row, 0))
         ax.set_ylabel(_axis_name(row, 1))
         ax.set_xlim(axes[0][0], axes[0][-1])
@@ -92,14 +109,16 @@ def plot_surface(
     return ax
 
 
-def surface_row(run: RunLike | xr.Dataset, step: int | None, group: str) -> xr.Dataset:
-    """Return one row of a surface group without its weight vectors, or the dataset that was given.
+def surface_row(run: RunLike | xr.Dataset | Surface, step: int | None, group: str) -> xr.Dataset:
+    """Return one row of a surface group without its weight vectors, or the surface that was given.
 
     Raises:
         FileError: There is no such row.
     """
     if isinstance(run, xr.Dataset):
         return run
+    if hasattr(run, "to_dataset"):
+        return run.to_dataset()
     run = as_run(run)
     contents = run._source.read([group], lambda schema: [n for n in schema.all_variables if n not in _LARGE])[group]
     data = contents.to_dataset()

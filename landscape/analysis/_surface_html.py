@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,12 @@ from landscape._errors import LandscapeError
 from landscape.analysis._reading import RunLike
 from landscape.analysis._surface import GROUP, contour_levels, grid_of, surface_row, visits_of
 
+if TYPE_CHECKING:
+    from landscape.surface import Surface  # of a package that loads torch
+
 
 def write_surface_html(
-    run: RunLike | xr.Dataset,
+    run: RunLike | xr.Dataset | Surface,
     out: str | Path,
     step: int | None = None,
     value: str = "loss",
@@ -29,7 +32,7 @@ def write_surface_html(
     is about 4.5 MB for that reason.
 
     Args:
-        run: Path of a run file, an open run, or what `Surface.to_dataset` returned.
+        run: Path of a run file, an open run, a `Surface`, or what its `to_dataset` returned.
         out: File to write.
         step: Step of the row; the last one that did not fail by default.
         value: "loss" or "error".

@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from landscape._errors import LandscapeError
+from landscape._results import with_error
 from landscape.cli._json import strict
 from landscape.cli._targets import Target, build_model, read_batches
 from landscape.connectivity import Curve, align, barriers, fit_curve, path_integral, profile
@@ -166,13 +167,11 @@ def _print(paths: dict[str, Any]) -> None:
                     f"{path['length']:.4g}" if first else "",
                     f"{path['mean_loss']:.4g}" if first else "",
                     which,
-                    *[_number(barrier) for barrier in heights],
+                    *[
+                        with_error(barrier["value"], barrier["stderr"]).replace(" ", "\N{NO-BREAK SPACE}")
+                        for barrier in heights
+                    ],
                     f"{heights[0]['t']:.3g}",
                 )
     console.print(table)
     console.print("Barriers, ± their standard errors over the measured examples.")
-
-
-def _number(barrier: dict[str, Any]) -> str:
-    text = f"{barrier['value']:.4g}"
-    return text if math.isnan(barrier["stderr"]) else f"{text} ± {barrier['stderr']:.1g}"

@@ -94,8 +94,14 @@ def measure_barrier(profile: PathProfile, definition: str = "interpolated", whic
         The barrier.
 
     Raises:
+        TypeError: What is given is no profile.
         ValueError: A name is unknown, or an end is missing on the grid.
     """
+    if not hasattr(profile, "loss"):
+        raise TypeError(
+            f"a barrier is measured on the values along a path, not on a {type(profile).__name__}: give "
+            "curve.evaluate(), or curve.evaluate(batches) for other examples"
+        )
     if definition not in DEFINITIONS:
         raise ValueError(f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}")
     if which not in ("loss", "error"):

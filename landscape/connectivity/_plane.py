@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from landscape._errors import MeasurementError
 from landscape._results import Result
 from landscape.connectivity._curves import Curve
 
@@ -84,7 +85,8 @@ def plane_through(first: torch.Tensor, second: torch.Tensor, third: torch.Tensor
         The plane.
 
     Raises:
-        ValueError: Lengths differ, or the three lie on one line.
+        MeasurementError: The three lie on one line.
+        ValueError: They are not flat vectors of one length.
 
     Source: Garipov et al. 2018, arXiv:1802.10026, appendix A.2.
 
@@ -105,7 +107,7 @@ def plane_through(first: torch.Tensor, second: torch.Tensor, third: torch.Tensor
     across = across - (u @ across) * u  # a second time, against rounding
     height = torch.linalg.vector_norm(across)
     if not width > 0 or not height > 1e-7 * torch.maximum(width, reach):
-        raise ValueError(
+        raise MeasurementError(
             "the three points lie on one line, so no one plane goes through them; give a third point off it"
         )
     corners = np.array([[0.0, 0.0], [float(width), 0.0], [float(u @ beside), float(height)]])
@@ -113,7 +115,7 @@ def plane_through(first: torch.Tensor, second: torch.Tensor, third: torch.Tensor
 
 
 def curve_on_plane(curve: Curve, plane: Plane, t: Sequence[float] | np.ndarray | None = None) -> PlaneCurve:
-    """Project a curve onto a plane, with the distances that the drawing leaves out.
+    """Project a curve onto a plane, with the distances that the drawing leaves out; `plot_surface(curve=)` draws it.
 
     A quadratic Bézier curve lies in the plane through its three control points; any other curve is seen from it.
 

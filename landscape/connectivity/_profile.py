@@ -42,7 +42,7 @@ class Path(Protocol):
         """Return the buffers at t by name."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PathProfile(Result):
     """Loss and error rate at points of a path.
 
@@ -57,7 +57,11 @@ class PathProfile(Result):
     t: np.ndarray
     loss: np.ndarray
     error: np.ndarray
-    examples: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    examples: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        finite = "" if np.isnan(self.error).all() else f", error {self.error.min():.4g} to {self.error.max():.4g}"
+        return f"PathProfile(n={len(self.t)}, loss {self.loss.min():.4g} to {self.loss.max():.4g}{finite})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return t, loss and error by name."""
@@ -167,7 +171,9 @@ def _around_the_top(points: np.ndarray) -> list[float]:
 
 
 def _grid(t: Sequence[float] | np.ndarray | torch.Tensor | None) -> np.ndarray:
-    grid = np.linspace(0.0, 1.0, _DEFAULT_POINTS) if t is None else np.array(t, dtype=np.float64)
+    given = np.linspace(0.0, 1.0, _DEFAULT_POINTS) if t is None else t
+    # numpy warns where torch makes its array.
+    grid = np.array(given.tolist() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
     if grid.ndim != 1 or len(grid) == 0 or not ((grid >= 0) & (grid <= 1)).all():
         raise ValueError(f"t is {t!r}; it must be a list of positions from 0 to 1")
     return grid

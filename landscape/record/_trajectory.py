@@ -124,11 +124,14 @@ def read_trajectory(source: Source, start: int | None, stop: int | None, every: 
         The trajectory.
 
     Raises:
-        ValueError: `every` is below 1.
+        ValueError: `every` is below 1, or an end of the window is no whole number of steps.
         FileError: No weights were recorded in it.
     """
     if every < 1:
         raise ValueError(f"every is {every}; it must be at least 1, which takes every recorded row")
+    for name, step in (("start", start), ("stop", stop)):
+        if step is not None and step != int(step):
+            raise ValueError(f"{name} is {step}; it is an optimizer step here, a whole number, not a share of the run")
     contents, kept = kept_rows(source, _SCALARS)
     steps = contents.rows["step"]
     low = -np.inf if start is None else start

@@ -19,6 +19,8 @@ from landscape.sharpness._ladder import Ladder, gather, rungs
 def keskar(
     objective: Objective,
     rho: float | Sequence[float] = 1e-3,
+    adaptive: bool = True,
+    norm: str = "linf",
     subspace: int | None = None,
     draws: int = 5,
     iterations: int = 10,
@@ -39,6 +41,8 @@ def keskar(
     Args:
         objective: The loss over the measured examples.
         rho: ε, 1e-3 or 5e-4 in the paper; or a ladder of them, each with a search of its own.
+        adaptive: Whether the box grows with the weights, as in the paper; False takes |y_i| ≤ ε.
+        norm: "linf" alone, which is what a box is; `worst_case` searches balls in "l2".
         subspace: Dimension of the random subspace, 100 in the paper; None for the whole space.
         draws: Number of random subspaces.
         iterations: Iterations of L-BFGS-B; each takes one gradient or a few.
@@ -55,6 +59,11 @@ def keskar(
     Source: Keskar et al. 2017, arXiv:1609.04836, metric 2.1.
     """
     widths = rungs(rho)
+    if norm != "linf":
+        raise ValueError(
+            f"norm is {norm!r}; Keskar's sharpness is defined in a box, so its norm must be 'linf', the default; "
+            "worst_case has balls in 'l2'"
+        )
     if subspace is not None and not 1 <= subspace <= objective.n_parameters:
         raise ValueError(f"subspace is {subspace}; its dimension lies between 1 and {objective.n_parameters}")
     if draws < 1 or iterations < 1:
@@ -67,7 +76,9 @@ def keskar(
                 f"the loss is {float(center)}; this measure divides by 1 + loss, which must be positive"
             )
         boxes = (
-            [_whole(objective)] if subspace is None else [_random(objective, subspace, seed, i) for i in range(draws)]
+            [_whole(objective, adaptive)]
+            if subspace is None
+            else [_random(objective, adaptive, subspace, seed, i) for i in range(draws)]
         )
         found = [[_search(objective, box, width, iterations, float(center), seed) for box in boxes] for width in widths]
     if subspace is None:
@@ -76,31 +87,32 @@ def keskar(
 
 
 class _Box:
-    """Coordinates y of a point w + Ay, and |A⁺w| + 1, the half-widths of the box in units of ε."""
+    """Coordinates y of a point w + Ay, and the half-widths of the box in units of ε: |A⁺w| + 1, or 1."""
 
     def __init__(
         self,
-        half: torch.Tensor,
+        own: torch.Tensor,
+        adaptive: bool,
         move: Callable[[torch.Tensor], torch.Tensor],
         pull: Callable[[torch.Tensor], torch.Tensor],
     ):
-        self.half = half.double().cpu().numpy() + 1.0
+        self.half = 1.0 + adaptive * own.abs().double().cpu().numpy()
         self.move = move
         self.pull = pull
 
 
-def _whole(objective: Objective) -> _Box:
-    return _Box(objective.vector().abs(), lambda y: y, lambda gradient: gradient)
+def _whole(objective: Objective, adaptive: bool) -> _Box:
+    return _Box(objective.vector(), adaptive, lambda y: y, lambda gradient: gradient)
 
 
-def _random(objective: Objective, dimension: int, seed: int, index: int) -> _Box:
+def _random(objective: Objective, adaptive: bool, dimension: int, seed: int, index: int) -> _Box:
     weights = objective.vector()
     drawn = np.random.default_rng((seed, index)).standard_normal((len(weights), dimension))
     # Copied to torch's own aligned memory, here and below: matrix products round by where their arguments begin.
     basis = torch.from_numpy(drawn).to(weights, copy=True)
     # By QR: the default driver, which looks at the rank too, gave other last bits from one call to the next.
     inverse = torch.linalg.lstsq(basis.double(), weights.double()[:, None], driver="gels").solution[:, 0]
-    return _Box(inverse.abs(), lambda y: basis @ y, lambda gradient: basis.T @ gradient)
+    return _Box(inverse, adaptive, lambda y: basis @ y, lambda gradient: basis.T @ gradient)
 
 
 def _search(objective: Objective, box: _Box, width: float, iterations: int, center: float, seed: int) -> float:

@@ -12,7 +12,11 @@ from landscape.sharpness._ladder import Ladder, gather
 
 
 def sam(
-    objective: Objective, rho: float | Sequence[float] = 0.05, adaptive: bool = False, norm: str = "l2"
+    objective: Objective,
+    rho: float | Sequence[float] = 0.05,
+    adaptive: bool = False,
+    norm: str = "l2",
+    seed: int = 0,
 ) -> Estimate | Ladder:
     """Measure L(w + ρ g/‖g‖) − L(w), the rise after one ascent step of length ρ.
 
@@ -25,6 +29,7 @@ def sam(
         adaptive: Whether the step is the steepest for ‖δ ⊘ |w|‖ instead, ρ c² g/‖c g‖ with c = |w|, as in
             `asam(variant="elementwise")`.
         norm: "l2", or "linf" for the step ρ c sign(g).
+        seed: Of no effect, for nothing is drawn; taken so that `average_case`, `worst_case` and `sam` are called alike.
 
     Returns:
         The rise in units of the loss; nothing is sampled, so its standard error is 0. At a gradient of exactly zero the

@@ -12,13 +12,14 @@ import torch
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape._results import Result
+from landscape.connectivity import Plane, plane_through
 from landscape.curvature import hessian, top_eigenpairs
 from landscape.objective import Objective
 
 NORMALIZATIONS = ("filter", "layer", "none")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Directions(Result):
     """One or two directions that span a line or a plane.
 
@@ -40,6 +41,9 @@ class Directions(Result):
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def __repr__(self) -> str:
+        return f"Directions({self.kind}, {len(self)} of P={self.vectors.shape[1]}, normalization={self.normalization})"
 
     def at(self, center: torch.Tensor, *coordinates: float) -> torch.Tensor:
         """Return the weights at coordinates, center + Σ coordinates[i] · vectors[i], shape (P,)."""
@@ -64,8 +68,13 @@ def random_directions(
     Returns:
         The directions.
 
+    Raises:
+        ValueError: There is nothing to draw, or the normalization is unknown.
+
     Source: Li et al. 2018, arXiv:1712.09913.
     """
+    if count < 1:
+        raise ValueError(f"count is {count}; draw at least one direction")
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(objective.n_parameters, generator=generator) for _ in range(count)]
     weights = objective.vector()
@@ -155,7 +164,8 @@ def hessian_directions(
 def plane_directions(first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> Directions:
     """Span the plane through three weight vectors by orthonormal directions, the first of them at the origin.
 
-    Axis 0 leads from the first to the second. Coordinates are distances in weight space.
+    Axis 0 leads from the first to the second. Coordinates are distances in weight space, those of
+    `landscape.connectivity.plane_through`.
 
     Args:
         first: Weights, shape (P,).
@@ -167,22 +177,16 @@ def plane_directions(first: torch.Tensor, second: torch.Tensor, third: torch.Ten
 
     Raises:
         MeasurementError: The three lie on one line.
+        ValueError: They are not flat vectors of one length.
 
     Source: Garipov et al. 2018, arXiv:1802.10026.
-    """
-    u, v = (second - first).double(), (third - first).double()
-    along = torch.linalg.vector_norm(u)
-    unit = u / along
-    inside = torch.dot(v, unit)
-    across = v - inside * unit
-    height = torch.linalg.vector_norm(across)
-    if not along > 0 or not height > 1e-6 * torch.linalg.vector_norm(v):
-        raise MeasurementError(
-            "the three weight vectors lie on one line, so they span no plane; give another third one"
-        )
-    points = np.array([[0.0, 0.0], [float(along), 0.0], [float(inside), float(height)]])
-    vectors = torch.stack([unit, across / height]).to(first.dtype)
-    return Directions(vectors, "plane", center=first.clone(), points=points)
+    """  # noqa: DOC502 - plane_through raises them
+    return directions_of(plane_through(first, second, third), first)
+
+
+def directions_of(plane: Plane, like: torch.Tensor) -> Directions:
+    """Return a plane's basis as directions, of a tensor's type and device."""
+    return Directions(plane.basis.to(like), "plane", center=plane.origin.to(like), points=plane.corners)
 
 
 def given_directions(vectors: Sequence[torch.Tensor] | torch.Tensor, center: torch.Tensor | None = None) -> Directions:

@@ -38,10 +38,13 @@ def make_axes(
     elif span is None or isinstance(span, (int, float)):
         half = 1.0 if span is None else float(span)
         ranges = [(-half, half)] * count
-    else:
+    elif np.shape(span) == (count, 2):
         ranges = [(float(low), float(high)) for low, high in span]
-    if len(ranges) != count:
-        raise ValueError(f"span is {span!r}; the surface has {count} axes, so give a number, or {count} pairs")
+    else:
+        raise ValueError(
+            f"span is {span!r}; the surface has {count} axes, so give half the width of all as one number, or "
+            f"{count} pairs: [{', '.join(['(low, high)'] * count)}]"
+        )
     return tuple(_axis(low, high, size) for (low, high), size in zip(ranges, sizes, strict=True))
 
 

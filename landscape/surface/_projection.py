@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from landscape._distributed import ALONE, Processes
 from landscape._results import Result
 from landscape.averaging._window import RunLike, opened
 from landscape.objective import Objective
@@ -16,7 +17,7 @@ from landscape.record import Trajectory
 from landscape.surface._directions import Directions
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Projection(Result):
     """Weights projected onto a line or plane.
 
@@ -33,6 +34,10 @@ class Projection(Result):
     distances: np.ndarray
     steps: np.ndarray | None = None
     loss: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        farthest = f", residuals up to {self.residuals.max():.4g}" if len(self.residuals) else ""
+        return f"Projection(n={len(self.residuals)}{farthest})"
 
 
 def project(vectors: Iterable[Any], center: torch.Tensor, directions: Directions) -> Projection:
@@ -79,13 +84,28 @@ def project_run(
     """
     trajectory = run if isinstance(run, Trajectory) else opened(run).trajectory()
     found = project(trajectory.vectors(), center, directions)
-    if objective is None:
-        loss = trajectory.scalars["train_loss"]
-    else:
-        own = {name for name, _ in objective.module.named_buffers()}
-        loss = np.empty(len(trajectory))
-        with objective.session():
-            for index, vector in enumerate(trajectory.vectors()):
-                buffers = {name: tensor for name, tensor in trajectory.buffers(index).items() if name in own}
-                loss[index] = objective.evaluate(torch.from_numpy(vector), buffers).loss
+    loss = trajectory.scalars["train_loss"] if objective is None else true_losses(objective, trajectory)
     return dataclasses.replace(found, steps=trajectory.steps, loss=loss)
+
+
+def true_losses(objective: Objective, trajectory: Trajectory | None, processes: Processes = ALONE) -> np.ndarray:
+    """Evaluate the loss at recorded weights, each with its own recorded buffers.
+
+    Args:
+        objective: The loss.
+        trajectory: The weights; in other processes than the first, which read no file, None.
+        processes: Those that evaluate together.
+
+    Returns:
+        Losses, shape (n,), equal in all processes.
+    """
+    own = {name for name, _ in objective.module.named_buffers()}
+    vectors = iter(()) if trajectory is None else trajectory.vectors()
+    losses = np.empty(processes.first(0 if trajectory is None else len(trajectory)))
+    with objective.session():
+        for index in range(len(losses)):
+            read = None if trajectory is None else (next(vectors), trajectory.buffers(index))
+            vector, buffers = processes.first(read)  # type: ignore[misc]  # the first process has one
+            kept = {name: tensor for name, tensor in buffers.items() if name in own}
+            losses[index] = objective.evaluate(torch.from_numpy(vector), kept).loss
+    return losses

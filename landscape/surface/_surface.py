@@ -18,8 +18,9 @@ from tqdm import tqdm
 from landscape._errors import MeasurementError
 from landscape._results import Result
 from landscape.averaging import recompute_batchnorm
+from landscape.connectivity import Plane
 from landscape.objective import Objective
-from landscape.surface._directions import Directions
+from landscape.surface._directions import Directions, directions_of
 from landscape.surface._grid import make_axes
 from landscape.surface._journal import Journal, key_of
 from landscape.surface._projection import project
@@ -64,6 +65,8 @@ class Surface(Result):
             "surface_train_error": (dims, self.error),
         }
         data |= {f"axis_{i}": (dims[i], axis) for i, axis in enumerate(self.axes)}
+        if self.directions.kind == "plane" and self.directions.points is not None:
+            data["plane_points"] = (("corner", "axis"), self.directions.points)
         attributes = {name: getattr(self.directions, name) for name in ("kind", "normalization")}
         return xr.Dataset(data, attrs=attributes)
 
@@ -74,7 +77,7 @@ class Surface(Result):
 
 def loss_surface(
     objective: Objective,
-    directions: Directions,
+    directions: Directions | Plane,
     points: int | Sequence[int] = 51,
     span: float | Sequence[Sequence[float]] | None = None,
     center: torch.Tensor | None = None,
@@ -93,16 +96,18 @@ def loss_surface(
 
     Args:
         objective: The loss.
-        directions: One or two, with the weights at the origin where they say so.
+        directions: One or two, with the weights at the origin where they say so; or the plane through three weights,
+            `landscape.connectivity.plane_through(...)`.
         points: Points on every axis, or on each: (n_0, n_1).
-        span: Half the width of every axis, or (low, high) for each, in units of the directions. By default what holds
-            `directions.points` with a fifth to spare, or 1.
+        span: Half the width of every axis, or (low, high) for each, ((low, high), (low, high)), in units of the
+            directions. By default what holds `directions.points` with a fifth to spare, or 1.
         center: Weights at the origin, shape (P,); by default the directions' own, or else the objective's point.
         batchnorm: "keep" leaves the statistics of batch normalisations as they are, as slices are usually drawn;
             "recompute" takes them anew at every point, for planes through several solutions.
         statistics: With "recompute": the loss over the examples that they are taken of, training examples; the measured
             ones by default.
-        path: A text file for the evaluated points: where it exists, the surface goes on from it.
+        path: A text file for the evaluated points: where it exists, the surface goes on from it. Of several processes
+            that share an objective the first reads and writes it.
         error: Whether to look for the error rate too, which costs a few percent of a small network's time.
         progress: Whether to show a progress bar; by default where stderr is a terminal.
 
@@ -110,6 +115,7 @@ def loss_surface(
         The surface. A loss that is not finite is recorded as it is.
 
     Raises:
+        TypeError: The directions are something else.
         ValueError: There are not one or two directions, or an argument is out of range.
         MeasurementError: Directions or center are of another length than the weights.
 
@@ -127,6 +133,13 @@ def loss_surface(
     """
     if batchnorm not in _BATCHNORM:
         raise ValueError(f"batchnorm is {batchnorm!r}; it must be 'keep' or 'recompute'")
+    if not isinstance(directions, (Directions, Plane)):
+        raise TypeError(
+            f"directions is a {type(directions).__name__}; give Directions (given_directions([d0, d1]) wraps your own "
+            "vectors), or a plane_through(...)"
+        )
+    if isinstance(directions, Plane):
+        directions = directions_of(directions, objective.vector())
     if len(directions) not in (1, 2):
         raise ValueError(f"there are {len(directions)} directions; a surface has one or two axes")
     marked = directions.points
@@ -142,24 +155,31 @@ def loss_surface(
             f"{objective.n_parameters} weights of {type(objective.module).__name__}"
         )
     shape = tuple(len(axis) for axis in axes)
+    shown = sys.stderr.isatty() if progress is None else progress
     losses, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     with contextlib.ExitStack() as stack:
         journal = None
-        if path is not None:
-            settings = {"batchnorm": batchnorm, "data": objective.fingerprint, "mode": objective.mode, "error": error}
-            settings["statistics"] = (statistics or objective).fingerprint
-            journal = Journal(path, key_of([origin, vectors, *axes], settings))
-            stack.callback(journal.close)
+        processes = objective.processes
+        with processes.together():
+            if path is not None and processes.rank == 0:
+                settings = {
+                    "batchnorm": batchnorm,
+                    "data": objective.fingerprint,
+                    "mode": objective.mode,
+                    "error": error,
+                }
+                settings["statistics"] = (statistics or objective).fingerprint
+                journal = Journal(path, key_of([origin, vectors, *axes], settings))
+                stack.callback(journal.close)
+        known = processes.first({} if journal is None else journal.values)  # all leave out the same points
         stack.enter_context(objective.session())
-        bar = stack.enter_context(
-            tqdm(total=losses.size, desc="surface", disable=not (sys.stderr.isatty() if progress is None else progress))
-        )
+        bar = stack.enter_context(tqdm(total=losses.size, desc="surface", disable=processes.rank > 0 or not shown))
         row, point = torch.empty_like(origin), torch.empty_like(origin)
         for i in range(shape[0]):
             torch.add(origin, vectors[0], alpha=float(axes[0][i]), out=row)
             for index in itertools.product((i,), *(range(size) for size in shape[1:])):
-                if journal is not None and index in journal.values:
-                    losses[index], errors[index] = journal.values[index]
+                if index in known:
+                    losses[index], errors[index] = known[index]
                 else:
                     if len(shape) == 2:
                         torch.add(row, vectors[1], alpha=float(axes[1][index[1]]), out=point)
@@ -172,4 +192,5 @@ def loss_surface(
                     if journal is not None:
                         journal.add(index, losses[index], errors[index])
                 bar.update()
-    return Surface(axes, losses, errors, origin, dataclasses.replace(directions, vectors=vectors), batchnorm)
+    used = dataclasses.replace(directions, vectors=vectors, center=origin, points=marked)
+    return Surface(axes, losses, errors, origin, used, batchnorm)

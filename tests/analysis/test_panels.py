@@ -91,6 +91,29 @@ def test_paths_and_barriers(full_run: Path) -> None:
     assert loss.get_legend().get_title().get_text() == "barrier above the line between the ends"
 
 
+def test_barriers_stand_with_their_standard_errors() -> None:
+    splits = [f"{split}_{kind}" for split in ("train", "held_out") for kind in ("loss", "error")]
+    variables = [Variable(f"curve_{name}", ("path", "t")) for name in splits]
+    variables += [
+        Variable(f"barrier_{name}{end}", ("path", "definition")) for name in splits for end in ("", "_stderr")
+    ]
+    definitions = ("interpolated", "mean_of_ends", "worse_end")
+    axes = [Coordinate("path", ("linear", "bezier")), Coordinate("t", T), Coordinate("definition", definitions)]
+    recorder = MemoryRecorder({}, None)
+    recorder.declare(GroupSchema("mode_connectivity", "paths", variables, axes))
+    row = {f"curve_{name}": [2 * HUMP, 0.1 * HUMP] for name in splits}
+    row |= {f"barrier_{name}": [[2.0] * 3, [0.1] * 3] for name in splits}
+    row |= {f"barrier_{name}_stderr": [[0.125] * 3, [0.0] * 3] for name in splits}
+    recorder.append("mode_connectivity", {"step": 1, "train_loss": 0.0} | row)
+    loss, _ = plot_connectivity(recorder.run())
+    assert line(loss, "linear, training: 2.00 ± 0.12")
+    assert line(loss, "Bézier, training: 0.1")  # a path whose top is one of its ends
+    assert "standard error" in loss.get_legend().get_title().get_text()
+    (bar,) = loss.containers
+    (low, high) = bar.lines[2][0].get_segments()[0]
+    np.testing.assert_allclose([low, high], [(0.5, 1.875), (0.5, 2.125)])
+
+
 def test_another_step_and_definition(full_run: Path) -> None:
     loss, _ = plot_connectivity(full_run, step=0, definition="worse_end")
     assert loss.get_legend().get_title().get_text() == "barrier above the worse end"

@@ -174,3 +174,37 @@ def test_without_plotly_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(LandscapeError, match=r"landscape-geometry\[html\]"):
         write_surface_html(record(), tmp_path / "s.html")
+
+
+def plane_and_curve():
+    """A surface L = |w|^2 through three weights, and a curve that leaves the plane by 0.5."""
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.25, 0.75]])
+    data = {f"axis_{i}": (f"point_{i}", np.linspace(-0.5, 1.5, 9)) for i in range(2)}
+    grid = data["axis_0"][1][:, None] ** 2 + data["axis_1"][1] ** 2
+    data |= {"surface_train_loss": (("point_0", "point_1"), grid), "plane_points": (("corner", "axis"), corners)}
+    line = np.array([[0.0, 0.0], [0.5, 0.5], [1.0, 0.0]])
+    curve = types.SimpleNamespace(coordinates=line, distances=np.array([0.0, 0.5, 0.0]), control_points=line)
+    return xr.Dataset(data, attrs={"kind": "plane", "normalization": "none"}), corners, curve
+
+
+@pytest.mark.parametrize("kind", ["filled", "contour"])
+def test_a_plane_shows_its_three_weights_and_the_curves_on_it(kind):
+    surface, corners, curve = plane_and_curve()
+    ax = plot_surface(surface, kind=kind, curve=[curve, curve])
+    drawn = [line for line in ax.lines if line.get_label() == "curve"]
+    np.testing.assert_array_equal(drawn[0].get_xydata(), curve.coordinates)
+    assert [line.get_linestyle() for line in drawn] == ["-", "--"]
+    bends = next(line for line in ax.lines if line.get_label() == "control point")
+    np.testing.assert_array_equal(bends.get_xydata(), [[0.5, 0.5]])
+    assert {text.get_text(): text.xy for text in ax.texts if text.get_text() in "ABC"} == {
+        letter: pytest.approx(tuple(corner)) for letter, corner in zip("ABC", corners, strict=True)
+    }
+    assert "Curves up to 0.5 off the plane" in ax.get_title(loc="left").replace("\n", " ")
+    single = plot_surface(surface, kind=kind, curve=curve)
+    assert "Curve up to 0.5" in single.get_title(loc="left").replace("\n", " ")
+
+
+def test_a_curve_is_drawn_on_planes_only():
+    surface, _, curve = plane_and_curve()
+    with pytest.raises(ValueError, match="drawn on a plane"):
+        plot_surface(surface, kind="3d", curve=curve)

@@ -14,6 +14,7 @@ from torch import nn
 
 from landscape import Objective, open_run
 from landscape.curvature import hessian
+from landscape.surface import given_directions, loss_surface
 
 SCRIPT = """
 import json, os, sys
@@ -55,7 +56,7 @@ if __name__ == "__main__":
     folder, mode = sys.argv[1:]
     callbacks = []
     if mode != "off":
-        from landscape.callbacks import HessianSpectrum, Sharpness, SWATrajectory, default_callbacks
+        from landscape.callbacks import HessianSpectrum, LossSurface, Sharpness, SWATrajectory, default_callbacks
 
         path = f"{folder}/{mode}.h5"
         callbacks = default_callbacks(path=path, on_error="raise" if mode == "on" else "warn", log=True)
@@ -69,6 +70,14 @@ if __name__ == "__main__":
         elif mode == "resumed":
             settings = {"path": path, "on_error": "raise"}
             callbacks = [SWATrajectory(**settings), HessianSpectrum(k=2, weights="swa", **settings)]
+        elif mode == "surface":
+            # The other process has no such file, as on another machine; a measurement that read one would fail there.
+            settings = {"path": f"{folder}/{mode}{RANK}.h5", "on_error": "raise", "points": 3}
+            callbacks = [
+                SWATrajectory(every_n_steps=1, path=settings["path"], on_error="raise"),
+                LossSurface("trajectory", held_out=True, name="trajectory", **settings),
+                LossSurface("plane", through=[f"{folder}/{end}{RANK}.pt" for end in "ab"], name="plane", **settings),
+            ]
         else:
             callbacks.append(Sharpness(path=f"{path}/a file is no folder.h5", name="nowhere"))
     pl.seed_everything(1)
@@ -160,3 +169,30 @@ def test_the_mean_of_a_resumed_training_is_that_of_all_processes(tmp_path: Path)
     spectrum = recorded.dataset("hessian_spectrum_swa")
     assert spectrum["step"].values.tolist() == [3, 6]
     np.testing.assert_allclose(spectrum["train_loss"].values[1], float(objective.loss()), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_surfaces_follow_the_files_of_the_first_process(tmp_path: Path) -> None:
+    """The second process has neither the run's file nor the checkpoints that a plane passes through."""
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+        torch.save({f"net.{key}": tensor for key, tensor in net.state_dict().items()}, tmp_path / f"{name}0.pt")
+    run(tmp_path, "surface")
+    recorded = open_run(tmp_path / "surface0.h5")
+    objective = one_process(recorded.state_dict(6))
+    for group in ("trajectory", "plane"):
+        row = recorded.dataset(group).isel(step=-1)
+        directions = given_directions(
+            torch.from_numpy(row["directions"].values), torch.from_numpy(row["center"].values)
+        )
+        spans = [[float(row[f"axis_{axis}"][end]) for end in (0, -1)] for axis in range(2)]
+        alone = loss_surface(objective, directions, points=3, span=spans)
+        np.testing.assert_allclose(row["surface_train_loss"], alone.loss, rtol=1e-5)
+        visits = (row["trajectory_step"] >= 0).values
+        steps = row["trajectory_step"].values[visits].tolist()
+        assert steps == recorded.trajectory().steps.tolist()
+        own = [float(one_process(recorded.state_dict(step)).loss()) for step in steps]
+        np.testing.assert_allclose(row["trajectory_loss"].values[visits], own, rtol=1e-5)
+    assert not list(tmp_path.glob(".*.points"))
+    assert not (tmp_path / "surface1.h5").exists()

@@ -83,6 +83,9 @@ def test_through_two_other_solutions(tmp_path):
     for other in others:
         offset = run_of(other).weights().astype(np.float64) - center
         assert np.linalg.norm(offset - (directions @ offset) @ directions) < 1e-5 * np.linalg.norm(offset)
+    offsets = [run_of(other).weights().astype(np.float64) - center for other in others]
+    np.testing.assert_allclose(row["plane_points"][0], 0)
+    np.testing.assert_allclose(row["plane_points"][1:], offsets @ directions.T, atol=1e-5)
 
 
 def test_without_a_trajectory_the_row_says_what_is_missing(tmp_path):

@@ -143,7 +143,7 @@ def test_the_default_is_what_it_was(tmp_path):
     [
         ([], "measures is empty; give at least one of gradient_norm, sam"),
         (["samm"], "there is no sharpness measure 'samm'; there are gradient_norm, sam"),
-        ([("sam", {"radius": 1})], "sam has no setting 'radius'; there are rho, adaptive, norm, name"),
+        ([("sam", {"radius": 1})], "sam has no setting 'radius'; there are rho, adaptive, norm, seed, name"),
         ([("sam", {"rho": -1})], "rho is -1"),
         ([("sam", {"rho": []})], "rho is empty"),
         ([("sam", {"norm": "l1"})], "norm is 'l1'"),

@@ -66,3 +66,8 @@ def test_unknown_names_are_refused():
         barrier(path([1, 1]), "max")
     with pytest.raises(ValueError, match="'loss' or 'error'"):
         barrier(path([1, 1]), which="accuracy")
+
+
+def test_a_path_is_evaluated_first():
+    with pytest.raises(TypeError, match=r"give curve\.evaluate\(\)"):
+        barrier(object())

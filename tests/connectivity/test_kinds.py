@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from landscape import Objective
+from landscape import MeasurementError, Objective
 from landscape._layout import ParameterLayout
 from landscape.connectivity import Curve, curve_on_plane, fit_curve, path_integral, plane_through
 from landscape.connectivity._profile import PathProfile
@@ -157,9 +157,9 @@ def test_a_quadratic_curve_lies_in_the_plane_of_its_points_and_a_cubic_does_not(
 
 
 def test_points_that_give_no_plane_are_refused():
-    with pytest.raises(ValueError, match="lie on one line"):
+    with pytest.raises(MeasurementError, match="lie on one line"):
         plane_through(POINTS[0], POINTS[1], (POINTS[0] + POINTS[1]) / 2)
-    with pytest.raises(ValueError, match="lie on one line"):
+    with pytest.raises(MeasurementError, match="lie on one line"):
         plane_through(POINTS[0], POINTS[0], POINTS[1])
     with pytest.raises(ValueError, match="of one length"):
         plane_through(POINTS[0], POINTS[1], POINTS[2][:4])

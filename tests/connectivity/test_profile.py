@@ -144,3 +144,9 @@ def test_another_model_or_policy_is_refused():
         curve.evaluate(other)
     with pytest.raises(ValueError, match="recompute, interpolate, keep"):
         curve.evaluate(batchnorm="momentum")
+
+
+def test_positions_may_be_a_tensor():
+    path = linear_path(mlp(0), mlp(1), LOSS, batches())
+    assert path.evaluate(t=torch.linspace(0, 1, 5)).t.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert repr(path.evaluate(t=[0.0, 1.0])).startswith("PathProfile(n=2, loss ")

@@ -69,3 +69,10 @@ def test_an_empty_window_and_a_bad_stride_are_told(tmp_path):
         run.trajectory(start=26)
     with pytest.raises(ValueError, match="at least 1"):
         run.trajectory(every=0)
+
+
+def test_a_share_of_the_run_is_no_step(tmp_path):
+    run = write(tmp_path, np.zeros((3, 2), np.float32))
+    for window in ({"start": 0.75}, {"stop": 2.5}):
+        with pytest.raises(ValueError, match="an optimizer step here, a whole number"):
+            run.trajectory(**window)

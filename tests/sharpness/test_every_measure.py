@@ -215,3 +215,15 @@ def test_rescaled_layers_leave_the_adaptive_measures_alone(network):
         assert measure(name, after).value == pytest.approx(measure(name, before).value, rel=1e-4), name
     for name in ("sam", "m_sharpness", "average_case plain linf", "keskar", "random_radius plain", "gradient_norm"):
         assert measure(name, after).value != pytest.approx(measure(name, before).value, rel=0.1), name
+
+
+def test_measures_with_a_radius_are_called_alike(network):
+    model, batches = network
+    objective = Objective(model, nn.CrossEntropyLoss(), batches)
+    for name in ("average_case", "worst_case", "sam", "keskar"):
+        for adaptive in (True, False):
+            found = getattr(sharpness, name)(objective, rho=0.01, adaptive=adaptive, norm="linf", seed=0)
+            assert found.value > 0
+            assert found.stderr >= 0
+            if name != "keskar":  # a box, so it says that there is no ball in l2
+                assert getattr(sharpness, name)(objective, 0.01, adaptive, "l2", seed=0).value > 0

@@ -20,6 +20,12 @@ def test_a_linear_loss_in_closed_form(quadratic, width):
     assert (measured.stderr, measured.n) == (0, 1)
 
 
+def test_a_box_that_does_not_grow_with_the_weights(quadratic):
+    gradient = torch.tensor([3.0, -1.0, 5.0, 1e-3]).double()
+    measured = keskar(quadratic(torch.zeros(4, 4).double(), CENTER, gradient), 1e-3, adaptive=False)
+    assert measured.value == pytest.approx(100 * 1e-3 * float(gradient.abs().sum()), rel=1e-9)
+
+
 def test_a_separable_minimum_in_closed_form(quadratic):
     # The gradient vanishes exactly, where L-BFGS-B would not move.
     curvature = torch.tensor([3.0, 1.0, 0.2, 5.0]).double()
@@ -85,6 +91,8 @@ def test_refusals(cases, quadratic):
         keskar(objective, subspace=140)
     with pytest.raises(ValueError, match="iterations 0"):
         keskar(objective, iterations=0)
+    with pytest.raises(ValueError, match="defined in a box, so its norm must be 'linf'"):
+        keskar(objective, norm="l2")
     negative = Objective(cases.mlp(), lambda s, t: nn.functional.cross_entropy(s, t) - 5, [(x, y)])
     with pytest.raises(MeasurementError, match=r"divides by 1 \+ loss"):
         keskar(negative)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from landscape import FileError, MeasurementError, Objective
+from landscape._distributed import Processes
 from landscape.averaging import recompute_batchnorm
+from landscape.connectivity import plane_through
 from landscape.surface import given_directions, loss_surface, plane_directions, project, random_directions
 
 
@@ -165,6 +167,17 @@ def test_a_plane_through_three_solutions_passes_through_them():
     assert found.loss[found.center_index] == objectives[0].evaluate(ends[0]).loss
     at = loss_surface(objectives[0], directions, points=3, span=[(-1.0, directions.points[1, 0]), (-1.0, 1.0)])
     assert at.loss[2, 1] == pytest.approx(objectives[0].evaluate(ends[1]).loss, rel=1e-5)
+    plane = plane_through(*ends)
+    np.testing.assert_array_equal(loss_surface(objectives[0], plane, points=7).loss, found.loss)
+    np.testing.assert_array_equal(found.to_dataset()["plane_points"], plane.corners)
+
+
+def test_the_corners_stay_where_they_are_when_the_centre_is_another():
+    objectives = [network(seed) for seed in range(3)]
+    ends = [objective.vector() for objective in objectives]
+    found = loss_surface(objectives[0], plane_directions(*ends), points=3, center=ends[2])
+    for end, corner in zip(ends, found.to_dataset()["plane_points"].values, strict=True):
+        torch.testing.assert_close(found.vector(*corner), end, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("low", "high", "points"), [(-1, 1, 51), (-1, 1, 4), (-0.1, 5, 3), (-3, 0.2, 9), (-1, 2, 7)])
@@ -223,6 +236,7 @@ def test_projections_tell_place_and_distance():
         ({"span": [(0.1, 1.0), (-1.0, 1.0)]}, "0 between"),
         ({"points": (3, 3, 3)}, "2 axes"),
         ({"span": [(-1.0, 1.0)]}, "2 axes"),
+        ({"span": (-1, 1)}, r"2 pairs: \[\(low, high\), \(low, high\)\]"),
         ({"batchnorm": "off"}, "recompute"),
     ],
 )
@@ -239,3 +253,37 @@ def test_directions_of_another_model_are_told():
     three = dataclasses.replace(random_directions(objective), vectors=torch.ones(3, objective.n_parameters))
     with pytest.raises(ValueError, match="one or two axes"):
         loss_surface(objective, three, points=3)
+
+
+class Second(Processes):
+    """The second of two processes; the first says which points it read from a file."""
+
+    rank, size = 1, 2
+
+    def __init__(self, known):
+        self.known = known
+
+    def first(self, value):
+        return self.known if value == {} else value
+
+
+def test_points_of_an_interrupted_surface_are_left_out_in_all_processes(tmp_path):
+    objective = network()
+    directions = random_directions(objective, 1)
+    whole = loss_surface(objective, directions, points=5)
+    evaluated = []
+    shared = objective.shard(Second({(0,): (-1.0, 0.5), (3,): (-2.0, 0.25)}))
+    original = shared.evaluate
+    shared.evaluate = lambda *at: evaluated.append(at) or original(*at)
+    found = loss_surface(shared, directions, points=5, path=tmp_path / "points")
+    assert found.loss[[0, 3]].tolist() == [-1.0, -2.0]
+    np.testing.assert_allclose(found.loss[[1, 2, 4]], whole.loss[[1, 2, 4]], rtol=1e-6)
+    assert len(evaluated) == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_bare_tensors_are_not_taken_for_directions():
+    with pytest.raises(TypeError, match="given_directions"):
+        loss_surface(network(), torch.randn(2, 3))
+    with pytest.raises(ValueError, match="draw at least one"):
+        random_directions(network(), 0)
