@@ -76,8 +76,8 @@ def countable_bound(
             [0, 1] will do for all but "exact".
         n: Number of examples.
         bits: b, the length of a self-delimiting (prefix-free) code of everything that the network needs, buffers
-            included; −log2 P(h) for a prior P, not necessarily whole. Of a message that does not say where it ends,
-            `prefix_free_bits`. A float or an array.
+            included; −log2 P(h) for a prior P, not necessarily whole. Nothing is added to it for saying where it ends:
+            a message that does not say so itself comes with `prefix_free_bits(C)`. A float or an array.
         delta: δ, the probability of failure.
         method: "hoeffding", "kl", "exact" or "catoni".
         choices: K, how many alternatives were chosen from by looking at these examples, where the code does not say
