@@ -9,6 +9,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     submodules=[
         "analysis",
         "averaging",
+        "bounds",
         "callbacks",
         "compression",
         "connectivity",
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "analysis",
     "averaging",
+    "bounds",
     "callbacks",
     "compression",
     "connectivity",

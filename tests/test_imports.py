@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import landscape.averaging
+import landscape.bounds
 import landscape.callbacks
 import landscape.curvature
 import landscape.sharpness
@@ -19,9 +20,17 @@ def loaded_by(statement: str) -> set[str]:
     return set(run.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["landscape", "landscape.analysis", "landscape.cli", "landscape.record"])
+@pytest.mark.parametrize(
+    "module", ["landscape", "landscape.analysis", "landscape.bounds", "landscape.cli", "landscape.record"]
+)
 def test_light_imports_load_neither_torch_nor_lightning(module):
     assert not loaded_by(f"import {module}") & {"torch", "lightning", "pytorch_lightning", "torchmetrics"}
+
+
+def test_bounds_are_computed_without_torch():
+    call = "landscape.bounds.countable_bound(error=0.01, n=60000, bits=2000, delta=0.05)"
+    names = "[getattr(landscape.bounds, name) for name in landscape.bounds.__all__]"
+    assert not loaded_by(f"import landscape.bounds; {call}; {names}") & {"torch", "lightning", "pytorch_lightning"}
 
 
 def test_listing_names_is_light_and_complete():
@@ -31,6 +40,13 @@ def test_listing_names_is_light_and_complete():
 
 def test_every_public_name_is_there():
     assert landscape.callbacks.__name__ == "landscape.callbacks"
-    for package in (landscape, landscape.averaging, landscape.curvature, landscape.sharpness, landscape.surface):
+    for package in (
+        landscape,
+        landscape.averaging,
+        landscape.bounds,
+        landscape.curvature,
+        landscape.sharpness,
+        landscape.surface,
+    ):
         for name in package.__all__:
             assert getattr(package, name) is not None
