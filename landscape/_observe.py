@@ -36,6 +36,7 @@ _OTHER = (
     F.triplet_margin_with_distance_loss,
 )
 _KNOWN: tuple[Any, ...] = (*_CLASSES, *_BINARY_THRESHOLD, *_ELEMENTWISE, *_OTHER)
+_KNOWING_CLASSES = {function.__name__ for function in (*_CLASSES, *_BINARY_THRESHOLD)}
 LOSS_SIGNATURES = {function: inspect.signature(function) for function in _KNOWN}
 
 
@@ -85,6 +86,11 @@ class LossObserver(TorchFunctionMode):
         """Classified targets over all calls; 0 where the loss knows no classes."""
         return sum(call.counted for call in self.calls)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether any call is of a loss that knows classes."""
+        return any(call.name in _KNOWING_CLASSES for call in self.calls)
+
 
 def batch_weight(calls: list[LossCall], examples: int, summed: bool = False) -> tuple[float, float]:
     """Return (share, scale): the weight of a batch in the mean over all batches, and a factor on its loss.
@@ -129,10 +135,10 @@ def _classes(func: Any, arguments: dict[str, Any]) -> LossCall:
         wrong = predicted != target.argmax(dim=axis)
         return LossCall(func.__name__, _reduction(arguments), float(wrong.numel()), float(wrong.sum()), wrong.numel())
     kept = target != arguments["ignore_index"]
-    labels = target[kept]
-    denominator = float(weight[labels].double().sum()) if weight is not None else float(labels.numel())
-    wrong = float((predicted[kept] != labels).sum())
-    return LossCall(func.__name__, _reduction(arguments), denominator, wrong, labels.numel())
+    counted = int(kept.sum())
+    denominator = float(weight[target[kept]].double().sum()) if weight is not None else float(counted)
+    wrong = float(((predicted != target) & kept).sum())
+    return LossCall(func.__name__, _reduction(arguments), denominator, wrong, counted)
 
 
 def _binary(func: Any, arguments: dict[str, Any]) -> LossCall:

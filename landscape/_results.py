@@ -120,3 +120,16 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "detach"):
         return value.detach().cpu().numpy()
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Result):
+    """Loss and error rate over all measured examples.
+
+    Attributes:
+        loss: Mean loss, in the loss function's unit (nats for a cross-entropy).
+        error: Fraction of wrongly classified targets; NaN where the loss knows no classes.
+    """
+
+    loss: float
+    error: float
