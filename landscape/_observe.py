@@ -38,6 +38,13 @@ _OTHER = (
 _KNOWN: tuple[Any, ...] = (*_CLASSES, *_BINARY_THRESHOLD, *_ELEMENTWISE, *_OTHER)
 _KNOWING_CLASSES = {function.__name__ for function in (*_CLASSES, *_BINARY_THRESHOLD)}
 LOSS_SIGNATURES = {function: inspect.signature(function) for function in _KNOWN}
+_ARGUMENTS = {
+    function: (
+        tuple(signature.parameters),
+        {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty},
+    )
+    for function, signature in LOSS_SIGNATURES.items()
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +76,12 @@ class LossObserver(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in LOSS_SIGNATURES:
-            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
-            bound.apply_defaults()
-            with torch.no_grad():
-                self.calls.append(_call(func, bound.arguments))
+            # Quicker than Signature.bind; a call that does not fit the signature fails by itself below.
+            names, defaults = _ARGUMENTS[func]
+            arguments = defaults | dict(zip(names, args, strict=False)) | kwargs
+            if len(arguments) == len(names):
+                with torch.no_grad():
+                    self.calls.append(_call(func, arguments))
         # The mode is off inside this handler, so the nll_loss within a cross_entropy is not counted twice.
         return func(*args, **kwargs)
 

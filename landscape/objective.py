@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from landscape._batch_losses import BatchLosses
 from landscape._errors import MeasurementError
 from landscape._results import Evaluation
 from landscape._step import ModelStep, TrainingStep
-
 
 __all__ = ["Evaluation", "Objective"]
 
