@@ -174,6 +174,10 @@ class BatchLosses:
         with self._isolation() if not self._depth else contextlib.nullcontext():
             yield
 
+    def same_kernels(self) -> contextlib.AbstractContextManager[None]:
+        """Take all losses within by the kernels of gradients, as those that stand beside a gradient are."""
+        return self._kernels()
+
     @contextlib.contextmanager
     def _kernels(self, forward: bool = False) -> Iterator[None]:
         """Choose the kernels of everything within: plain ones, or those for losses that are not differentiated."""

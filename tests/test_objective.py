@@ -200,6 +200,8 @@ def test_loss_agrees_with_the_loss_beside_its_gradient(cases):
     beside = float(objective.loss_and_gradient()[0])
     assert float(objective.loss()) == pytest.approx(beside, rel=1e-13)
     assert objective.evaluate().loss == pytest.approx(beside, rel=1e-13)
+    with objective.session(), objective.same_kernels():
+        assert float(objective.loss()) == beside
     assert torch.backends.mha.get_fastpath_enabled()
 
 
