@@ -52,7 +52,9 @@ class ParameterLayout:
         """
         if tuple(vector.shape) != (self.total,):
             raise ValueError(f"expected a vector of shape ({self.total},), found {tuple(vector.shape)}")
-        return [vector[part].reshape(shape) for part, shape in zip(self.slices(), self.shapes, strict=True)]
+        # One call of torch's instead of one for each tensor; numpy's arrays have no such method.
+        parts = vector.split(self.sizes) if hasattr(vector, "split") else [vector[part] for part in self.slices()]
+        return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def named(self, vector: Any) -> dict[str, Any]:
         """Cut a flat vector into a dict of tensors by name."""

@@ -36,7 +36,15 @@ _OTHER = (
     F.triplet_margin_with_distance_loss,
 )
 _KNOWN: tuple[Any, ...] = (*_CLASSES, *_BINARY_THRESHOLD, *_ELEMENTWISE, *_OTHER)
+_KNOWING_CLASSES = {function.__name__ for function in (*_CLASSES, *_BINARY_THRESHOLD)}
 LOSS_SIGNATURES = {function: inspect.signature(function) for function in _KNOWN}
+_ARGUMENTS = {
+    function: (
+        tuple(signature.parameters),
+        {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty},
+    )
+    for function, signature in LOSS_SIGNATURES.items()
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +76,12 @@ class LossObserver(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in LOSS_SIGNATURES:
-            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
-            bound.apply_defaults()
-            with torch.no_grad():
-                self.calls.append(_call(func, bound.arguments))
+            # Quicker than Signature.bind; a call that does not fit the signature fails by itself below.
+            names, defaults = _ARGUMENTS[func]
+            arguments = defaults | dict(zip(names, args, strict=False)) | kwargs
+            if len(arguments) == len(names):
+                with torch.no_grad():
+                    self.calls.append(_call(func, arguments))
         # The mode is off inside this handler, so the nll_loss within a cross_entropy is not counted twice.
         return func(*args, **kwargs)
 
@@ -84,6 +94,11 @@ class LossObserver(TorchFunctionMode):
     def counted(self) -> int:
         """Classified targets over all calls; 0 where the loss knows no classes."""
         return sum(call.counted for call in self.calls)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether any call is of a loss that knows classes."""
+        return any(call.name in _KNOWING_CLASSES for call in self.calls)
 
 
 def batch_weight(calls: list[LossCall], examples: int, summed: bool = False) -> tuple[float, float]:
@@ -129,10 +144,10 @@ def _classes(func: Any, arguments: dict[str, Any]) -> LossCall:
         wrong = predicted != target.argmax(dim=axis)
         return LossCall(func.__name__, _reduction(arguments), float(wrong.numel()), float(wrong.sum()), wrong.numel())
     kept = target != arguments["ignore_index"]
-    labels = target[kept]
-    denominator = float(weight[labels].double().sum()) if weight is not None else float(labels.numel())
-    wrong = float((predicted[kept] != labels).sum())
-    return LossCall(func.__name__, _reduction(arguments), denominator, wrong, labels.numel())
+    counted = int(kept.sum())
+    denominator = float(weight[target[kept]].double().sum()) if weight is not None else float(counted)
+    wrong = float(((predicted != target) & kept).sum())
+    return LossCall(func.__name__, _reduction(arguments), denominator, wrong, counted)
 
 
 def _binary(func: Any, arguments: dict[str, Any]) -> LossCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
+from landscape._substitution import Places
 
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -58,6 +60,7 @@ class MeasuredTensors:
     def __init__(self, module: nn.Module, dtype: torch.dtype | None):
         named = trainable(module)
         self._module = module
+        self._places = Places(module)
         self._parameters = [parameter for _, parameter in named]
         span = {name for name, _ in named}
         self._frozen = [(name, parameter) for name, parameter in module.named_parameters() if name not in span]
@@ -67,7 +70,7 @@ class MeasuredTensors:
 
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector (a copy), shape (P,)."""
-        return torch.cat([t.detach().to_dense().reshape(-1).to(self.device, self.dtype) for t in tensors])
+        return torch.cat([self._strided(tensor.detach()).reshape(-1) for tensor in tensors])
 
     def vector(self) -> torch.Tensor:
         """Return a copy of the present trainable parameters, shape (P,)."""
@@ -79,26 +82,41 @@ class MeasuredTensors:
             tensors = [parameter.detach().to(self.dtype) for parameter in self._parameters]
         else:
             tensors = self.layout.unflatten(torch.as_tensor(vector).detach().to(self.device, self.dtype))
-        return [tensor.detach().requires_grad_(grad) for tensor in tensors]
+        return [tensor.detach().requires_grad_() for tensor in tensors] if grad else tensors
 
-    def others(self, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the frozen parameters, and a private copy of every buffer, some given by name.
+    def substituted(
+        self, parameters: Sequence[torch.Tensor], given: Mapping[str, torch.Tensor]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Evaluate the module with these parameters, and with a private copy of every buffer.
+
+        Args:
+            parameters: What stands for the trainable parameters, in order.
+            given: Buffers by name that stand for the module's own.
 
         Returns:
-            Tensors by name.
+            A context; on leaving it the module holds its own tensors.
 
         Raises:
             ValueError: A buffer is given that the module does not have.
         """
-        buffers = dict(self._module.named_buffers())
-        unknown = sorted(set(given) - set(buffers))
-        if unknown:
+        tensors = dict(zip(self.layout.names, parameters, strict=True))
+        for name, parameter in self._frozen:
+            tensors[name] = self._cast(parameter.detach())
+        buffers = self._places.buffers()
+        if given and (unknown := sorted(set(given) - set(buffers))):
             raise ValueError(f"{type(self._module).__name__} has no buffers named {', '.join(unknown)}")
-        tensors = {name: self._cast(parameter.detach()) for name, parameter in self._frozen}
         for name, buffer in buffers.items():
             tensors[name] = self._cast(given.get(name, buffer)).clone()
-        return tensors
+        return self._places.filled(tensors)
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.to(self.device)
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def _strided(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor if tensor.layout == torch.strided else tensor.to_dense()
+        return (
+            tensor
+            if tensor.dtype == self.dtype and tensor.device == self.device
+            else tensor.to(self.device, self.dtype)
+        )

@@ -128,3 +128,16 @@ def with_error(value: float, stderr: float) -> str:
         return f"{value:.3g}"
     digits = max(0, 1 - int(np.floor(np.log10(stderr))))
     return f"{value:.{digits}f} ± {stderr:.{digits}f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Result):
+    """Loss and error rate over all measured examples.
+
+    Attributes:
+        loss: Mean loss, in the loss function's unit (nats for a cross-entropy).
+        error: Fraction of wrongly classified targets; NaN where the loss knows no classes.
+    """
+
+    loss: float
+    error: float

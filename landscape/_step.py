@@ -1,7 +1,8 @@
-"""One call of a model's loss on one batch with substituted parameters and buffers."""
+"""One call of a model's loss on one batch: a loss function of its outputs, or a LightningModule's own step."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -14,16 +15,13 @@ from torch.func import functional_call
 
 from landscape._errors import MeasurementError
 
-_PREFIX = "module."
-
 
 class ModelStep:
     """`loss_fn(model(input), target)`."""
 
     def __init__(self, model: nn.Module, loss_fn: Callable[..., Any]):
-        self._call = _Call(model, self._loss)
+        self._model = model
         self._loss_fn = loss_fn
-        self._target: Callable[..., Any] = loss_fn
         # A loss that holds the model itself (a penalty on its weights) sees the substituted tensors, so those stay out.
         taken = {id(tensor) for tensor in _tensors(model).values()}
         own = _tensors(loss_fn) if isinstance(loss_fn, nn.Module) else {}
@@ -32,16 +30,38 @@ class ModelStep:
         self.description = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         self.summed = getattr(loss_fn, "reduction", None) == "sum"
 
-    def __call__(self, tensors: Mapping[str, torch.Tensor], batch: Any, index: int) -> torch.Tensor:
-        """Evaluate on a batch with the named tensors in place of the module's own."""
-        self._target = self._in_type_of(next(iter(tensors.values())))
-        return _scalar(_substituted(self._call, tensors, (batch,)), f"the loss function {self.description}")
+    def __call__(
+        self,
+        batch: Any,
+        index: int,
+        like: torch.Tensor,
+        watcher: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> torch.Tensor:
+        """Evaluate on a batch with the tensors that the model holds at present.
 
-    def _loss(self, model: nn.Module, batch: Any) -> Any:
+        Args:
+            batch: The batch.
+            index: Its number.
+            like: Tensor whose type and device are those of the measurement.
+            watcher: A context to call the loss function in, the model outside it.
+
+        Returns:
+            The loss.
+
+        Raises:
+            MeasurementError: It is not a scalar tensor.
+        """
+        loss_fn = self._in_type_of(like) if self._own else self._loss_fn
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
-            inputs, target = batch
-            return self._target(model(inputs), target)
-        return self._target(model(batch), batch)
+            output, target = self._model(batch[0]), batch[1]
+        else:
+            output, target = self._model(batch), batch
+        if watcher is None:
+            loss = loss_fn(output, target)
+        else:
+            with watcher:
+                loss = loss_fn(output, target)
+        return _scalar(loss, f"the loss function {self.description}")
 
     def _in_type_of(self, reference: torch.Tensor) -> Callable[..., Any]:
         """The loss, with its own tensors (class weights) in the measuring type and on its device."""
@@ -49,7 +69,7 @@ class ModelStep:
             name: tensor.detach().to(reference.device, reference.dtype if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in self._own.items()
         }
-        return functools.partial(_apply, self._loss_fn, cast) if cast else self._loss_fn
+        return functools.partial(_apply, self._loss_fn, cast)
 
 
 class TrainingStep:
@@ -76,17 +96,22 @@ class TrainingStep:
         else:
             self.description = f"{name}.training_step"
             self._arguments = self._count_arguments(module)
-        self._call = _Call(module, self._loss)
+        self._module: Any = module
 
-    def __call__(self, tensors: Mapping[str, torch.Tensor], batch: Any, index: int) -> torch.Tensor:
-        """Evaluate on a batch with the named tensors in place of the module's own."""
-        return _scalar(_substituted(self._call, tensors, (batch, index)), self.description)
-
-    def _loss(self, module: Any, batch: Any, index: int) -> Any:
-        if self.description.endswith("landscape_loss"):
-            return module.landscape_loss(batch)
-        output = module.training_step(*(batch, index, 0)[: self._arguments])
-        return output["loss"] if isinstance(output, Mapping) and "loss" in output else output
+    def __call__(
+        self,
+        batch: Any,
+        index: int,
+        like: torch.Tensor,
+        watcher: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> torch.Tensor:
+        """Evaluate on a batch as `ModelStep` does; a watcher sees the whole step."""
+        with watcher or contextlib.nullcontext():
+            if self.description.endswith("landscape_loss"):
+                output = self._module.landscape_loss(batch)
+            else:
+                output = self._module.training_step(*(batch, index, 0)[: self._arguments])
+        return _scalar(output["loss"] if isinstance(output, Mapping) and "loss" in output else output, self.description)
 
     def _count_arguments(self, module: Any) -> int:
         parameters = inspect.signature(module.training_step).parameters.values()
@@ -101,18 +126,6 @@ class TrainingStep:
         return min(3, sum(parameter.kind in positional for parameter in parameters))
 
 
-class _Call(nn.Module):
-    """Gives functional_call one forward to run, whichever method of the module holds the loss."""
-
-    def __init__(self, module: nn.Module, loss: Callable[..., Any]):
-        super().__init__()
-        self.module = module
-        self._loss = loss
-
-    def forward(self, *args: Any) -> Any:
-        return self._loss(self.module, *args)
-
-
 def _defines_step(module: nn.Module) -> bool:
     """Whether there is a training_step of its own: LightningModule's placeholder does not count."""
     step = getattr(module, "training_step", None)
@@ -125,10 +138,6 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def _apply(module: Any, tensors: dict[str, torch.Tensor], *args: Any) -> Any:
     return functional_call(module, tensors, args)
-
-
-def _substituted(call: _Call, tensors: Mapping[str, torch.Tensor], args: tuple[Any, ...]) -> Any:
-    return functional_call(call, {_PREFIX + name: tensor for name, tensor in tensors.items()}, args)
 
 
 def _scalar(loss: Any, source: str) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,26 +11,38 @@ from landscape._errors import MeasurementError
 from landscape._observe import LossObserver, batch_weight
 
 
+class Watch(enum.Enum):
+    """What has to be watched in later evaluations to know the error rate."""
+
+    NOTHING = "nothing"  # no loss here knows classes
+    LOSS = "loss"  # all calls come from the loss function that the objective was given
+    STEP = "step"
+
+
 def weigh(
-    batch_loss: Callable[[int], torch.Tensor], sizes: Sequence[int], summed: bool
-) -> tuple[list[float], list[float]]:
+    batch_loss: Callable[[int, LossObserver], torch.Tensor], sizes: Sequence[int], summed: bool
+) -> tuple[list[float], list[float], Watch]:
     """Evaluate every batch once to learn its share of the mean and whether its loss is a sum.
 
     Args:
-        batch_loss: The loss of a batch by index.
+        batch_loss: The loss of a batch by index, with an observer that is to see the loss function alone.
         sizes: Examples of each batch.
         summed: Whether the loss is known to be a sum over examples.
 
     Returns:
-        The weights of the batches in the mean, which sum to 1, and a factor on the loss of each.
+        The weights of the batches in the mean, which sum to 1, a factor on the loss of each, and what to watch.
 
     Raises:
         MeasurementError: No target counts.
     """
     shares, scales = [], []
+    classifies, elsewhere = False, False
     for index, examples in enumerate(sizes):
+        alone = LossObserver()
         with LossObserver() as observer, torch.no_grad():
-            batch_loss(index)
+            batch_loss(index, alone)
+        classifies |= observer.classifies
+        elsewhere |= len(observer.calls) != len(alone.calls)
         share, scale = batch_weight(observer.calls, examples, summed)
         shares.append(share)
         scales.append(scale)
@@ -39,7 +52,8 @@ def weigh(
             "every target of the measurement batches is ignored or has weight 0, so the mean loss is undefined; "
             "measure batches with some counted targets"
         )
-    return [share / total for share in shares], scales
+    watch = (Watch.STEP if elsewhere else Watch.LOSS) if classifies else Watch.NOTHING
+    return [share / total for share in shares], scales, watch
 
 
 def probe_determinism(batch_loss: Callable[[], torch.Tensor]) -> None:

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import dataclasses
 import functools
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from landscape import _batches, _distributed
+from landscape._batch_losses import BatchLosses
 from landscape._errors import MeasurementError
-from landscape._observe import LossObserver
-from landscape._parameters import MeasuredTensors
-from landscape._results import Result
-from landscape._second_order import plain_kernels
+from landscape._results import Evaluation
 from landscape._step import ModelStep, TrainingStep
-from landscape._weighing import probe_determinism, weigh
-from landscape.isolation import isolated
+
+__all__ = ["Evaluation", "Objective"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation(Result):
-    """Loss and error rate over all measured examples.
-
-    Attributes:
-        loss: Mean loss, in the loss function's unit (nats for a cross-entropy).
-        error: Fraction of wrongly classified targets; NaN where the loss knows no classes.
-    """
-
-    loss: float
-    error: float
-
-
-class Objective:
+class Objective(BatchLosses):
     """The mean loss over all examples of some held batches, L(w), as a function of the trainable parameters w.
 
     L(w) = Σ_b s_b ℓ_b(w) / Σ_b s_b, where ℓ_b is the loss of batch b and s_b what that loss divides by: the number of
@@ -107,76 +88,6 @@ class Objective:
         self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed)
         return self
 
-    def _setup(
-        self,
-        step: ModelStep | TrainingStep,
-        module: nn.Module,
-        batches: Iterable[Any],
-        mode: str,
-        dtype: torch.dtype | None,
-        noise_seed: int | None,
-    ) -> None:
-        if mode not in ("eval", "train"):
-            raise ValueError(f"mode is {mode!r}; it must be 'eval' or 'train'")
-        self.module = module
-        self.mode = mode
-        self.noise_seed = 0 if noise_seed is None and mode == "train" else noise_seed
-        self._step = step
-        self._depth = 0
-        self._point: torch.Tensor | None = None
-        self._point_buffers: dict[str, torch.Tensor] = {}
-        self._shared_buffers: dict[str, torch.Tensor] = {}
-        self.processes = _distributed.ALONE
-        self._tensors = MeasuredTensors(module, dtype)
-        self.layout = self._tensors.layout
-        self.device = self._tensors.device
-        self.dtype = self._tensors.dtype
-        # A loader's own generators and counters are put back; of a plain list of data there is nothing to restore.
-        with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
-            self.batches = [_batches.cast(batch, self.device, self.dtype) for batch in batches]
-            if not self.batches:
-                raise MeasurementError("there are no batches to measure; give at least one batch of examples")
-            self.batch_sizes = [_batches.n_examples(batch) for batch in self.batches]
-            self.n_examples = sum(self.batch_sizes)
-            if not self.n_examples:
-                raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
-            parameters = self._tensors.parameters(None)
-            self._scales = [1.0] * len(self.batches)
-            self._weights, self._scales = weigh(
-                lambda index: self.batch_loss(index, parameters), self.batch_sizes, step.summed
-            )
-            self.own = list(range(len(self.batches)))
-            probe_determinism(lambda: self.batch_loss(self.counted[0], parameters))
-
-    # ------------------------------------------------------------------ what it is
-
-    @property
-    def n_parameters(self) -> int:
-        """Number P of trainable parameters; tied ones count once."""
-        return self.layout.total
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the measured data, all of them also where processes share them."""
-        return _batches.fingerprint(self.batches)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the provenance of every number measured here, as plain values."""
-        return {
-            "model": type(self.module).__name__,
-            "loss": f"{self._step.description}, mean over all measured examples, without weight decay",
-            "mode": self.mode,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "noise_seed": self.noise_seed,
-            "n_parameters": self.n_parameters,
-            "n_examples": self.n_examples,
-            "fingerprint": self.fingerprint,
-        }
-
-    def __repr__(self) -> str:
-        name = type(self.module).__name__
-        return f"Objective({name}, P={self.n_parameters}, examples={self.n_examples}, mode={self.mode!r})"
-
     # ------------------------------------------------------------------ what it computes
 
     def vector(self) -> torch.Tensor:
@@ -196,7 +107,7 @@ class Objective:
         with self.session(), torch.no_grad():
             parameters = self._tensors.parameters(self._at(vector))
             total = torch.zeros((), device=self.device, dtype=torch.float64)
-            with self.processes.summed(total):
+            with self.processes.summed(total), self._kernels(forward=True):
                 for index in self.counted:
                     total += self._weights[index] * self.batch_loss(index, parameters, buffers).double()
             return total.to(self.dtype)
@@ -237,71 +148,17 @@ class Objective:
         with self.session(), torch.no_grad():
             parameters = self._tensors.parameters(self._at(vector))
             sums = torch.zeros(3, device=self.device, dtype=torch.float64)
-            with self.processes.summed(sums):
+            with self.processes.summed(sums), self._kernels(forward=True):
+                share = wrong = counted = 0.0
                 for index in self.own:
-                    with LossObserver() as observer:
-                        loss = float(self.batch_loss(index, parameters, buffers))
-                    share = self._weights[index] * loss if self._weights[index] else 0.0
-                    sums += sums.new_tensor([share, observer.wrong, observer.counted])
+                    loss, observer = self._watched_loss(index, parameters, buffers)
+                    share += self._weights[index] * loss if self._weights[index] else 0.0
+                    wrong, counted = wrong + observer.wrong, counted + observer.counted
+                sums += sums.new_tensor([share, wrong, counted])
             loss, wrong, counted = sums.tolist()
             return Evaluation(loss, wrong / counted if counted else float("nan"))
 
-    def batch_loss(
-        self,
-        index: int,
-        parameters: Sequence[torch.Tensor],
-        buffers: dict[str, torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """Return the loss of one batch at the given parameter tensors, with its graph where gradients are enabled.
-
-        Call it within `session()`. The mean over all examples is Σ_b `weights[b]` · `batch_loss(b)`.
-        """
-        if self.noise_seed is not None:
-            torch.manual_seed(self.noise_seed + index)
-            np.random.seed((self.noise_seed + index) % 2**32)
-            random.seed(self.noise_seed + index)
-        substitutes = dict(zip(self.layout.names, parameters, strict=True))
-        given = self._point_buffers if buffers is None else buffers
-        substitutes |= self._tensors.others(self._shared_buffers | given)
-        with plain_kernels():
-            loss = self._step(substitutes, _batches.fresh(self.batches[index]), index)
-        return loss * self._scales[index] if self._scales[index] != 1.0 else loss
-
-    def require_graph(self, differentiable: bool) -> None:
-        """Refuse to differentiate where the loss of no batch has a graph that leads to parameters.
-
-        Args:
-            differentiable: Whether that of any batch has.
-
-        Raises:
-            MeasurementError: None has.
-        """
-        if not differentiable:
-            raise MeasurementError(
-                f"the loss of {type(self.module).__name__} does not depend on any trainable parameter; look for a "
-                "detach(), an .item() or a torch.no_grad() on its way"
-            )
-
-    @property
-    def weights(self) -> list[float]:
-        """Weight of each batch in the mean; they sum to 1."""
-        return self._weights
-
-    @property
-    def counted(self) -> list[int]:
-        """Indices of the batches with a weight that this process evaluates, all unless sharded.
-
-        Sums over them belong into `processes.summed(...)`.
-        """
-        return [index for index in self.own if self._weights[index] > 0]
-
     # ------------------------------------------------------------------ tools of the measures
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
-        """Isolate many evaluations at once; sessions inside a session cost nothing."""
-        with self._isolation() if not self._depth else contextlib.nullcontext():
-            yield
 
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
@@ -415,18 +272,3 @@ class Objective:
 
     def _at(self, vector: torch.Tensor | None) -> torch.Tensor | None:
         return self._point if vector is None else vector
-
-    @contextlib.contextmanager
-    def _isolation(self, objects: Iterable[Any] = ()) -> Iterator[None]:
-        with isolated(self.module, (*self._step.objects, *objects)):
-            if self.mode == "train":
-                self.module.train()  # the module's own word on what stays frozen
-            else:
-                # Not by eval(), which may do more than set flags, such as merge adapters into the weights.
-                for part in self.module.modules():
-                    part.training = False
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import MeasurementError, Objective
+from landscape._weighing import Watch
 from landscape.curvature import hessian, top_eigenpairs
 
 F64 = torch.float64
@@ -194,7 +196,12 @@ def test_loss_agrees_with_the_loss_beside_its_gradient(cases):
     # The transformer's inference fast path zeroes padded positions, the training path does not.
     model = cases.Encoder().double()
     objective = Objective(model, nn.CrossEntropyLoss(), [(torch.randn(6, 5, 4), torch.randint(0, 3, (6,)))])
-    assert float(objective.loss()) == float(objective.loss_and_gradient()[0])
+    # Fused attention, which a loss alone takes, rounds in another order.
+    beside = float(objective.loss_and_gradient()[0])
+    assert float(objective.loss()) == pytest.approx(beside, rel=1e-13)
+    assert objective.evaluate().loss == pytest.approx(beside, rel=1e-13)
+    with objective.session(), objective.same_kernels():
+        assert float(objective.loss()) == beside
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -515,3 +522,32 @@ def test_unknown_mode_and_wrong_vector(cases):
         objective.loss(torch.zeros(3))
     with pytest.raises(ValueError, match="size is 0"):
         objective.split(0)
+
+
+class Auxiliary(nn.Module):
+    """Classifies, and calls a loss function of classes in its own forward too, where `inside` says so."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        scores = self.layer(x)
+        return scores + F.cross_entropy(scores, x.argmax(1) % 3) if self.inside else scores
+
+
+@pytest.mark.parametrize(("inside", "watch"), [(False, Watch.LOSS), (True, Watch.STEP)])
+def test_no_more_is_watched_than_what_tells_the_error_rate(inside, watch):
+    model, (x, y) = Auxiliary(inside), (torch.randn(9, 4), torch.randint(0, 3, (9,)))
+    objective = Objective(model, nn.CrossEntropyLoss(), [(x, y)])
+    assert objective._watch is watch
+    predicted = model.layer(x).argmax(1)
+    wrong = [(predicted != y).float().mean(), *([(predicted != x.argmax(1) % 3).float().mean()] if inside else [])]
+    assert objective.evaluate().error == pytest.approx(float(sum(wrong)) / len(wrong))
+
+
+def test_nothing_is_watched_where_the_loss_knows_no_classes():
+    objective = Objective(nn.Linear(2, 1), nn.MSELoss(), [(torch.randn(3, 2), torch.randn(3, 1))])
+    assert objective._watch is Watch.NOTHING
+    assert math.isnan(objective.evaluate().error)

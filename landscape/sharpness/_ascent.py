@@ -35,7 +35,7 @@ def one_step(
 
 
 def _rises(objective: Objective, c: torch.Tensor, radii: Sequence[float], norm: str) -> list[float]:
-    with objective.session():
+    with objective.session(), objective.same_kernels():
         loss, gradient = objective.loss_and_gradient()
         require_finite(loss, "loss")
         require_finite(gradient.sum(), "gradient")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from landscape._results import Estimate
 from landscape.objective import Objective
@@ -61,10 +62,13 @@ def average_case(
         require_finite(center, "loss")
         c = scale(weights, adaptive)
         rises = np.empty((draws // len(signs), len(radii), len(signs)))
+        # Fresh memory for every vector costs more than what is computed in it.
+        noise = torch.empty(len(weights), dtype=torch.float32)
+        direction, moved = torch.empty_like(weights), torch.empty_like(weights)
         for index in range(len(rises)):
-            direction = draw(len(weights), norm, seed, index).to(weights) * c
+            torch.mul(draw(len(weights), norm, seed, index, out=noise).to(weights), c, out=direction)
             for rung, radius in enumerate(radii):
                 for side, sign in enumerate(signs):
-                    moved = weights.add(direction, alpha=sign * radius)
+                    torch.add(weights, direction, alpha=sign * radius, out=moved)
                     rises[index, rung, side] = float(objective.loss(moved)) - float(center)
     return gather(rho, [Estimate.from_samples(samples, seed) for samples in rises.mean(axis=2).T], "rho")

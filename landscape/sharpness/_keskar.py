@@ -68,7 +68,7 @@ def keskar(
         raise ValueError(f"subspace is {subspace}; its dimension lies between 1 and {objective.n_parameters}")
     if draws < 1 or iterations < 1:
         raise ValueError(f"draws is {draws} and iterations {iterations}; both must be at least 1")
-    with objective.session():
+    with objective.session(), objective.same_kernels():
         center = objective.loss()
         require_finite(center, "loss")
         if not float(center) > -1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,9 +43,9 @@ class _Normalised:
         self.summed = step.summed
         self.description = f"{step.description} of normalised logits"
 
-    def __call__(self, tensors: Mapping[str, torch.Tensor], batch: Any, index: int) -> torch.Tensor:
+    def __call__(self, *args: Any) -> Any:
         with _NormaliseScores():
-            return self._step(tensors, batch, index)
+            return self._step(*args)
 
 
 class _NormaliseScores(TorchFunctionMode):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 
-def draw(size: int, norm: str, seed: int, index: int) -> torch.Tensor:
+def draw(size: int, norm: str, seed: int, index: int, out: torch.Tensor | None = None) -> torch.Tensor:
     """Draw independent numbers with the law of a norm: standard normal ("l2") or uniform in [−1, 1] ("linf").
 
     They come from torch's CPU generator in float32, whatever they are used in: numpy's normal numbers take more than
@@ -17,6 +17,7 @@ def draw(size: int, norm: str, seed: int, index: int) -> torch.Tensor:
         norm: "l2" or "linf".
         seed: The seed.
         index: Number of the draw; each has a stream of its own, so that a draw does not depend on how many came before.
+        out: Where to put them, a vector on the CPU, shape (size,), float32; by default a new one.
 
     Returns:
         A vector on the CPU, shape (size,), float32.
@@ -24,5 +25,5 @@ def draw(size: int, norm: str, seed: int, index: int) -> torch.Tensor:
     generator = torch.Generator()
     generator.manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1)[0]))
     if norm == "linf":
-        return torch.rand(size, generator=generator).mul_(2).sub_(1)
-    return torch.randn(size, generator=generator)
+        return torch.rand(size, generator=generator, out=out).mul_(2).sub_(1)
+    return torch.randn(size, generator=generator, out=out)
