@@ -10,6 +10,7 @@ import landscape.callbacks
 import landscape.curvature
 import landscape.sharpness
 import landscape.surface
+import landscape.volume
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -31,6 +32,7 @@ def test_listing_names_is_light_and_complete():
 
 def test_every_public_name_is_there():
     assert landscape.callbacks.__name__ == "landscape.callbacks"
-    for package in (landscape, landscape.averaging, landscape.curvature, landscape.sharpness, landscape.surface):
+    subpackages = (landscape.averaging, landscape.curvature, landscape.sharpness, landscape.surface, landscape.volume)
+    for package in (landscape, *subpackages):
         for name in package.__all__:
             assert getattr(package, name) is not None

@@ -1,0 +1,122 @@
+"""One chain of stochastic gradient Langevin dynamics, plain, preconditioned, or Metropolis-adjusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+
+from landscape.volume._posterior import LocalPosterior
+
+_PROBE = 10
+# A chain at home has an energy of about d/2; one a thousand times as high up does not come back.
+_HIGHEST = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """How a chain moves: w ← w − ε/2 G ∇U_b(w) + √(εG) ξ, with ξ standard normal.
+
+    Attributes:
+        step: ε.
+        scale: Diagonal of G, shape (d,); None for the identity.
+        adjusted: Whether steps are accepted or rejected (Metropolis), which removes the error of a finite ε.
+    """
+
+    step: float
+    scale: torch.Tensor | None = None
+    adjusted: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """What one chain recorded.
+
+    Attributes:
+        excess: Loss minus loss at w* at every step, of the batch that the step saw; NaN from where it diverged.
+        acceptance: Mean probability with which a Metropolis test would accept (or accepts) a step.
+        squares: Running mean of the squared gradient of the energy, shape (d,).
+        evaluations: Number of gradients taken.
+    """
+
+    excess: np.ndarray
+    acceptance: float
+    squares: torch.Tensor
+    evaluations: int
+
+
+def stream(*key: int) -> torch.Generator:
+    """Return a generator of torch's on the CPU with a stream of its own for each key, equal for every device."""
+    generator = torch.Generator()
+    generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    return generator
+
+
+def run_chain(
+    posterior: LocalPosterior, proposal: Proposal, steps: int, key: tuple[int, ...], record_from: int = 0
+) -> Chain:
+    """Run one chain from w*.
+
+    With all examples every step's acceptance is known from the gradients of the walk itself; with batches every tenth
+    step takes a second gradient of its batch.
+
+    Args:
+        posterior: What is sampled.
+        proposal: How.
+        steps: Number of steps.
+        key: Names the streams of the noise and of the batches.
+        record_from: Acceptance and squared gradients count from this step on.
+
+    Returns:
+        What it recorded. It ends early where it diverges.
+    """
+    noise, picks = stream(*key, 0), _picks(posterior, steps, key)
+    free = posterior.start()
+    shrink = torch.ones((), dtype=free.dtype, device=free.device) if proposal.scale is None else proposal.scale
+    spread = (proposal.step * shrink).sqrt()
+    excess, accepted = np.full(steps, np.nan), []
+    squares, counted, evaluations = torch.zeros_like(free), 0, 0
+    state = None
+    for t in range(steps):
+        if state is None:
+            state = posterior.excess_and_force(free, picks[t])
+            evaluations += 1
+        rise, energy, force = state
+        if not energy < _HIGHEST * max(len(free), 10) or not torch.isfinite(force).all():
+            return Chain(excess, math.nan, squares, evaluations)
+        excess[t] = rise
+        if t >= record_from:
+            counted += 1
+            squares.add_(force.square().sub_(squares), alpha=1 / counted)
+        xi = torch.randn(len(free), generator=noise).to(free)
+        moved = free - proposal.step / 2 * shrink * force + spread * xi
+        state = None
+        probability = math.nan
+        if picks[t] is None or t % _PROBE == 0:
+            there = posterior.excess_and_force(moved, picks[t])
+            evaluations += 1
+            back = spread / 2 * (force + there[2]) - xi
+            ratio = energy - there[1] + float(xi.double().square().sum() - back.double().square().sum()) / 2
+            probability = math.exp(min(ratio, 0.0)) if not math.isnan(ratio) else 0.0
+            state = there if picks[t] is None else None
+            if t >= record_from:
+                accepted.append(probability)
+        # The draw is made whatever comes of it, so that all methods read the same stream.
+        if proposal.adjusted and not torch.rand((), generator=noise).item() < probability:
+            state = (rise, energy, force)
+        else:
+            free = moved
+    return Chain(excess, float(np.mean(accepted)) if accepted else math.nan, squares, evaluations)
+
+
+def _picks(posterior: LocalPosterior, steps: int, key: tuple[int, ...]) -> list[int | None]:
+    """Draw the batch of every step, each with its weight in the mean, so that gradients are unbiased."""
+    if not posterior.batches:
+        return [None] * steps
+    weights = np.array(posterior.weights)
+    draws = np.random.default_rng(np.random.SeedSequence((*key, 1))).choice(
+        len(weights), size=steps, p=weights / weights.sum()
+    )
+    return [int(index) for index in draws]
