@@ -72,3 +72,16 @@ def deep_linear() -> Callable[..., Objective]:
         return Objective(model, lambda out, y: (out - y).square().sum(dim=1).mean() / 2, [(x, target)])
 
     return make
+
+
+@pytest.fixture
+def regression() -> tuple[Objective, np.ndarray, np.ndarray]:
+    """Linear regression with unit noise at its least squares: the objective, X of shape (30, 6), and y."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((30, 6)) @ (np.diag(np.geomspace(0.3, 2, 6)) + 0.3)
+    y = x @ generator.standard_normal(6) + generator.standard_normal(30)
+    model = nn.Linear(6, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight[0] = torch.from_numpy(np.linalg.lstsq(x, y)[0])
+    batches = [(torch.from_numpy(x), torch.from_numpy(y)[:, None])]
+    return Objective(model, lambda out, target: nn.functional.mse_loss(out, target) / 2, batches), x, y
