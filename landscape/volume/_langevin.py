@@ -37,13 +37,13 @@ class Chain:
     Attributes:
         excess: Loss minus loss at w* at every step, of the batch that the step saw; NaN from where it diverged.
         acceptance: Mean probability with which a Metropolis test would accept (or accepts) a step.
-        squares: Running mean of the squared gradient of the energy, shape (d,).
+        squares: Mean squared gradient of the energy, shape (d,); None where it was not asked for.
         evaluations: Number of gradients taken.
     """
 
     excess: np.ndarray
     acceptance: float
-    squares: torch.Tensor
+    squares: torch.Tensor | None
     evaluations: int
 
 
@@ -55,7 +55,12 @@ def stream(*key: int) -> torch.Generator:
 
 
 def run_chain(
-    posterior: LocalPosterior, proposal: Proposal, steps: int, key: tuple[int, ...], record_from: int = 0
+    posterior: LocalPosterior,
+    proposal: Proposal,
+    steps: int,
+    key: tuple[int, ...],
+    record_from: int = 0,
+    squared: bool = False,
 ) -> Chain:
     """Run one chain from w*.
 
@@ -68,47 +73,61 @@ def run_chain(
         steps: Number of steps.
         key: Names the streams of the noise and of the batches.
         record_from: Acceptance and squared gradients count from this step on.
+        squared: Whether to average squared gradients.
 
     Returns:
         What it recorded. It ends early where it diverges.
     """
     noise, picks = stream(*key, 0), _picks(posterior, steps, key)
     free = posterior.start()
-    shrink = torch.ones((), dtype=free.dtype, device=free.device) if proposal.scale is None else proposal.scale
-    spread = (proposal.step * shrink).sqrt()
-    excess, accepted = np.full(steps, np.nan), []
-    squares, counted, evaluations = torch.zeros_like(free), 0, 0
-    state = None
+    highest = _HIGHEST * max(len(free), 10)
+    excess, accepted, squares = np.full(steps, np.nan), [], torch.zeros_like(free) if squared else None
+    counted, evaluations = 0, 0
+    state: tuple[float, torch.Tensor] | None = None
     for t in range(steps):
         if state is None:
             state = posterior.excess_and_force(free, picks[t])
             evaluations += 1
-        rise, energy, force = state
-        if not energy < _HIGHEST * max(len(free), 10) or not torch.isfinite(force).all():
+        rise, force = state
+        probed = picks[t] is None or t % _PROBE == 0
+        if not posterior.nbeta * rise + (posterior.tether(free) if probed else 0.0) < highest:
             return Chain(excess, math.nan, squares, evaluations)
         excess[t] = rise
-        if t >= record_from:
+        if squares is not None and t >= record_from:
             counted += 1
             squares.add_(force.square().sub_(squares), alpha=1 / counted)
         xi = torch.randn(len(free), generator=noise).to(free)
-        moved = free - proposal.step / 2 * shrink * force + spread * xi
-        state = None
-        probability = math.nan
-        if picks[t] is None or t % _PROBE == 0:
+        moved = _moved(free, force, xi, proposal)
+        state, probability = None, math.nan
+        if probed:
             there = posterior.excess_and_force(moved, picks[t])
             evaluations += 1
-            back = spread / 2 * (force + there[2]) - xi
-            ratio = energy - there[1] + float(xi.double().square().sum() - back.double().square().sum()) / 2
-            probability = math.exp(min(ratio, 0.0)) if not math.isnan(ratio) else 0.0
+            climb = posterior.nbeta * (there[0] - rise) + posterior.tether(free, moved)
+            probability = _acceptance(climb, force + there[1], xi, proposal)
             state = there if picks[t] is None else None
             if t >= record_from:
                 accepted.append(probability)
-        # The draw is made whatever comes of it, so that all methods read the same stream.
         if proposal.adjusted and not torch.rand((), generator=noise).item() < probability:
-            state = (rise, energy, force)
+            state = (rise, force)
         else:
             free = moved
     return Chain(excess, float(np.mean(accepted)) if accepted else math.nan, squares, evaluations)
+
+
+def _moved(free: torch.Tensor, force: torch.Tensor, xi: torch.Tensor, proposal: Proposal) -> torch.Tensor:
+    if proposal.scale is None:
+        return free.add(force, alpha=-proposal.step / 2).add_(xi, alpha=math.sqrt(proposal.step))
+    moved = free.addcmul(proposal.scale, force, value=-proposal.step / 2)
+    return moved.addcmul_(proposal.scale.sqrt(), xi, value=math.sqrt(proposal.step))
+
+
+def _acceptance(climb: float, forces: torch.Tensor, xi: torch.Tensor, proposal: Proposal) -> float:
+    """Return min(1, e^{−climb} q(back)/q(there)); the way back takes the noise ½√(εG) (forces at both ends) − ξ."""
+    spread = math.sqrt(proposal.step) if proposal.scale is None else (proposal.step * proposal.scale).sqrt()
+    drift = (forces * spread).double() / 2
+    # ½ξ² − ½(drift − ξ)², multiplied out
+    ratio = -climb + float(drift @ xi.double()) - float(drift @ drift) / 2
+    return math.exp(min(ratio, 0.0)) if not math.isnan(ratio) else 0.0
 
 
 def _picks(posterior: LocalPosterior, steps: int, key: tuple[int, ...]) -> list[int | None]:

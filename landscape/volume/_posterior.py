@@ -40,7 +40,8 @@ class LocalPosterior:
         self._patterns = parameters
         self._kept = tuple(range(len(layout.names))) if parameters is None else select(layout, parameters)
         self._parts = joined([layout.slices()[index] for index in self._kept])
-        self.size = sublayout(layout, self._kept).total
+        self._sizes = list(sublayout(layout, self._kept).sizes)
+        self.size = sum(self._sizes)
         self._whole = self.size == layout.total
         self.center = objective.vector()
         self._free = self.center if self._whole else torch.cat([self.center[part] for part in self._parts])
@@ -58,7 +59,7 @@ class LocalPosterior:
         """Return a copy of the free parameters at w*, shape (d,)."""
         return self._free.clone()
 
-    def excess_and_force(self, free: torch.Tensor, batch: int | None) -> tuple[float, float, torch.Tensor]:
+    def excess_and_force(self, free: torch.Tensor, batch: int | None) -> tuple[float, torch.Tensor]:
         """Evaluate at a point, over one batch or (None) over all examples.
 
         Args:
@@ -66,13 +67,18 @@ class LocalPosterior:
             batch: Index of the batch.
 
         Returns:
-            Loss minus its value at w*; the energy nβ·(that) + γ/2 ‖w − w*‖²; the gradient of the energy, shape (d,).
+            Loss minus its value at w*, and the gradient of the energy U = nβ·(that) + γ/2 ‖w − w*‖², shape (d,).
         """
         loss, gradient = self._loss_and_gradient(free, batch)
-        excess = loss - (self.loss if batch is None else self.base[batch])
-        away = free - self._free
-        energy = self.nbeta * excess + self.gamma / 2 * float(away.double().square().sum())
-        return excess, energy, gradient.mul_(self.nbeta).add_(away, alpha=self.gamma)
+        gradient.mul_(self.nbeta).add_(free - self._free, alpha=self.gamma)
+        return loss - (self.loss if batch is None else self.base[batch]), gradient
+
+    def tether(self, free: torch.Tensor, moved: torch.Tensor | None = None) -> float:
+        """Return γ/2 ‖w − w*‖², or with a second point how much more it is there (in float64, free of cancellation)."""
+        if moved is None:
+            return self.gamma / 2 * float((free - self._free).double().square().sum())
+        step, middle = (moved - free).double(), (moved - self._free).double() + (free - self._free).double()
+        return self.gamma / 2 * float(step @ middle)
 
     def curvature(self) -> SymmetricOperator:
         """Return the Hessian of L at w* in the free parameters, shape (d, d)."""
@@ -92,7 +98,9 @@ class LocalPosterior:
                 loss = objective.batch_loss(index, parameters)
                 if loss.requires_grad:
                     parts = torch.autograd.grad(loss, moving, allow_unused=True, materialize_grads=True)
-                    gradient.add_(objective.flatten(parts), alpha=weight)
+                    # Without an intermediate vector: at a million parameters every pass shows beside the step.
+                    for place, part in zip(gradient.split(self._sizes), parts, strict=True):
+                        place.add_(part.detach().to_dense().reshape(-1), alpha=weight)
                     found[1] += 1
                 found[0] += weight * loss.detach().double()
         value, graphs = found.tolist()

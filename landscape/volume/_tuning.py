@@ -59,7 +59,8 @@ def tune(posterior: LocalPosterior, method: str, step_size: float | None, burn_i
     largest = _largest(posterior, curvature, None, seed)
     evaluations, scale = 0, None
     if method == "rmsprop":
-        plain, spent, squares = _pilot(posterior, Proposal(_STIFFNESS[False] / largest), burn_in, seed)
+        plain, spent, squares = _pilot(posterior, Proposal(_STIFFNESS[False] / largest), burn_in, seed, squared=True)
+        assert squares is not None
         root = squares.sqrt()
         scale = 1 / (root + 1e-3 * root.mean())
         scale = scale / scale.mean()
@@ -89,11 +90,13 @@ def _largest(posterior: LocalPosterior, curvature: SymmetricOperator, scale: tor
     return largest
 
 
-def _pilot(posterior: LocalPosterior, first: Proposal, steps: int, seed: int) -> tuple[Proposal, int, torch.Tensor]:
+def _pilot(
+    posterior: LocalPosterior, first: Proposal, steps: int, seed: int, squared: bool = False
+) -> tuple[Proposal, int, torch.Tensor | None]:
     """Halve the step until a run of the given length accepts enough."""
     evaluations, proposal = 0, first
     for _ in range(_MOST_HALVINGS):
-        chain = run_chain(posterior, proposal, steps, (seed, _PILOT), steps // 2)
+        chain = run_chain(posterior, proposal, steps, (seed, _PILOT), steps // 2, squared)
         evaluations += chain.evaluations
         if chain.acceptance >= _ACCEPTANCE:
             return proposal, evaluations, chain.squares
