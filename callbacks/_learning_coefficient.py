@@ -20,6 +20,7 @@ _SCALARS = {
     "rhat": "rank-normalised split R-hat of the chains' losses; 1 where they agree",
     "ess": "effective number of draws",
     "acceptance": "mean probability that a Metropolis test accepts a step",
+    "equilibrium": "1 for chains that have reached the posterior's width in every direction, less before",
     "stiffness": "step times the largest curvature of the log posterior; chains diverge above 4",
     "gradient_noise": "variance that batches add to a step, over that of the injected noise",
     "nbeta": "inverse temperature nβ",

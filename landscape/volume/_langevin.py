@@ -37,12 +37,14 @@ class Chain:
     Attributes:
         excess: Loss minus loss at w* at every step, of the batch that the step saw; NaN from where it diverged.
         acceptance: Mean probability with which a Metropolis test would accept (or accepts) a step.
+        equilibrium: Mean of (w − w*)·∇U / d; 1 for a chain that has reached the posterior's width in every direction.
         squares: Mean squared gradient of the energy, shape (d,); None where it was not asked for.
         evaluations: Number of gradients taken.
     """
 
     excess: np.ndarray
     acceptance: float
+    equilibrium: float
     squares: torch.Tensor | None
     evaluations: int
 
@@ -81,7 +83,8 @@ def run_chain(
     noise, picks = stream(*key, 0), _picks(posterior, steps, key)
     free = posterior.start()
     highest = _HIGHEST * max(len(free), 10)
-    excess, accepted, squares = np.full(steps, np.nan), [], torch.zeros_like(free) if squared else None
+    excess, squares = np.full(steps, np.nan), torch.zeros_like(free) if squared else None
+    accepted, balance = [], []
     counted, evaluations = 0, 0
     state: tuple[float, torch.Tensor] | None = None
     for t in range(steps):
@@ -91,7 +94,7 @@ def run_chain(
         rise, force = state
         probed = picks[t] is None or t % _PROBE == 0
         if not posterior.nbeta * rise + (posterior.tether(free) if probed else 0.0) < highest:
-            return Chain(excess, math.nan, squares, evaluations)
+            return Chain(excess, math.nan, math.nan, squares, evaluations)
         excess[t] = rise
         if squares is not None and t >= record_from:
             counted += 1
@@ -107,11 +110,13 @@ def run_chain(
             state = there if picks[t] is None else None
             if t >= record_from:
                 accepted.append(probability)
+                balance.append(posterior.equilibrium(free, force))
         if proposal.adjusted and not torch.rand((), generator=noise).item() < probability:
             state = (rise, force)
         else:
             free = moved
-    return Chain(excess, float(np.mean(accepted)) if accepted else math.nan, squares, evaluations)
+    acceptance, equilibrium = (float(np.mean(found)) if found else math.nan for found in (accepted, balance))
+    return Chain(excess, acceptance, equilibrium, squares, evaluations)
 
 
 def _moved(free: torch.Tensor, force: torch.Tensor, xi: torch.Tensor, proposal: Proposal) -> torch.Tensor:

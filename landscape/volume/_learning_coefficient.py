@@ -12,14 +12,14 @@ from landscape._results import Result
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
 from landscape.volume._chains import effective_sample_size, mean_error, split_rhat
-from landscape.volume._langevin import Chain, run_chain
+from landscape.volume._langevin import run_chain
 from landscape.volume._posterior import LocalPosterior
 from landscape.volume._tuning import Tuned, tune
 
 METHODS = ("sgld", "rmsprop", "mala")
 FLAGS = ("diverged", "large_step", "gradient_noise", "not_mixed", "negative")
 _LARGE_STIFFNESS, _LEAST_ACCEPTANCE, _LEAST_ADJUSTED = 0.5, 0.5, 0.2
-_LARGEST_NOISE, _LARGEST_RHAT, _LEAST_ESS = 0.2, 1.05, 10
+_LARGEST_NOISE, _LARGEST_RHAT, _LEAST_ESS, _LEAST_EQUILIBRIUM = 0.2, 1.05, 10, 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,9 @@ class LocalLearningCoefficient(Result):
             that of the step's batch, over the same batch's loss at w*.
         burn_in: Steps left out at the start of each.
         acceptance: Mean probability that a Metropolis test accepts a step.
+        equilibrium: Mean of (w − w*)·∇U / d over the chains, U the negative log posterior. 1 in equilibrium, whatever
+            the loss; less while some directions are still nearer to w* than they will be, which R̂ cannot see as all chains
+            start there; more by the bias of an unadjusted step.
         stiffness: Step times the largest curvature of the (preconditioned) log posterior at w*. Chains diverge above 4;
             below, the stiffest direction spreads by 1/(1 − stiffness/4) too much unless steps are adjusted.
         gradient_noise: Variance that drawing batches adds to a step at w*, over that of the injected noise, in the
@@ -50,9 +53,9 @@ class LocalLearningCoefficient(Result):
         seed: Seed of the chains.
         evaluations: Gradients taken, pilots included.
         flags: What speaks against the value, of "diverged", "large_step" (a chain diverged; stiffness above 0.5 where
-            not adjusted; acceptance below 0.5, adjusted 0.2), "gradient_noise" (above 0.2), "not_mixed" (R̂ above 1.05
-            or fewer than 10 effective draws a chain), "negative" (λ̂ below zero by two standard errors: w* is no
-            minimum).
+            not adjusted; acceptance below 0.5, adjusted 0.2), "gradient_noise" (above 0.2), "not_mixed" (R̂ above 1.05,
+            fewer than 10 effective draws a chain, or equilibrium below 0.8), "negative" (λ̂ below zero by two standard
+            errors: w* is no minimum).
     """
 
     value: float
@@ -63,6 +66,7 @@ class LocalLearningCoefficient(Result):
     trace: np.ndarray
     burn_in: int
     acceptance: float
+    equilibrium: float
     stiffness: float
     gradient_noise: float
     step_size: float
@@ -192,7 +196,7 @@ def sample(
 ) -> LocalLearningCoefficient:
     """Tune, run all chains and sum up; call it within the objective's session."""
     require_finite(posterior.center.new_tensor(posterior.loss), "loss")
-    tuned = tune(posterior, method, step_size, max(burn_in, 50), seed)
+    tuned = tune(posterior, method, step_size, max(burn_in, 100), seed)
     runs = [run_chain(posterior, tuned.proposal, burn_in + draws, (seed, index), burn_in) for index in range(chains)]
     trace = np.stack([run.excess for run in runs])
     recorded = trace[:, burn_in:]
@@ -201,6 +205,7 @@ def sample(
     rhat, ess = split_rhat(recorded), effective_sample_size(recorded)
     stderr = posterior.nbeta * mean_error(recorded) if known else math.nan
     acceptance = float(np.mean([run.acceptance for run in runs]))
+    equilibrium = float(np.mean([run.equilibrium for run in runs]))
     noise = _gradient_noise(posterior, tuned)
     return LocalLearningCoefficient(
         value=value,
@@ -211,6 +216,7 @@ def sample(
         trace=trace,
         burn_in=burn_in,
         acceptance=acceptance,
+        equilibrium=equilibrium,
         stiffness=tuned.stiffness,
         gradient_noise=noise,
         step_size=tuned.proposal.step,
@@ -221,7 +227,7 @@ def sample(
         method=method,
         seed=seed,
         evaluations=tuned.evaluations + sum(run.evaluations for run in runs),
-        flags=_flags(runs, recorded, tuned, acceptance, noise, (value, stderr, rhat, ess)),
+        flags=_flags(len(runs), recorded, tuned, (acceptance, equilibrium, noise), (value, stderr, rhat, ess)),
     )
 
 
@@ -234,22 +240,23 @@ def _gradient_noise(posterior: LocalPosterior, tuned: Tuned) -> float:
 
 
 def _flags(
-    runs: Sequence[Chain],
+    chains: int,
     recorded: np.ndarray,
     tuned: Tuned,
-    acceptance: float,
-    noise: float,
+    dynamics: tuple[float, float, float],
     found: tuple[float, float, float, float],
 ) -> tuple[str, ...]:
+    acceptance, equilibrium, noise = dynamics
     value, stderr, rhat, ess = found
     adjusted = tuned.proposal.adjusted
     # Comparisons are written so that a NaN raises its flag.
     least = _LEAST_ADJUSTED if adjusted else _LEAST_ACCEPTANCE
+    mixed = rhat <= _LARGEST_RHAT and ess >= _LEAST_ESS * chains and equilibrium >= _LEAST_EQUILIBRIUM
     raised = {
         "diverged": not np.isfinite(recorded).all(),
         "large_step": not acceptance >= least or (not adjusted and tuned.stiffness > _LARGE_STIFFNESS),
         "gradient_noise": noise > _LARGEST_NOISE,
-        "not_mixed": not (rhat <= _LARGEST_RHAT and ess >= _LEAST_ESS * len(runs)),
+        "not_mixed": not mixed,
         "negative": value < -2 * stderr,
     }
     return tuple(name for name in FLAGS if raised[name])

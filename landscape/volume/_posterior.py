@@ -80,6 +80,10 @@ class LocalPosterior:
         step, middle = (moved - free).double(), (moved - self._free).double() + (free - self._free).double()
         return self.gamma / 2 * float(step @ middle)
 
+    def equilibrium(self, free: torch.Tensor, force: torch.Tensor) -> float:
+        """Return (w − w*)·∇U / d, whose mean under p is 1, whatever the loss (integrate by parts)."""
+        return float((free - self._free) @ force) / self.size
+
     def curvature(self) -> SymmetricOperator:
         """Return the Hessian of L at w* in the free parameters, shape (d, d)."""
         operator = hessian(self.objective)

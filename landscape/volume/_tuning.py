@@ -59,7 +59,7 @@ def tune(posterior: LocalPosterior, method: str, step_size: float | None, burn_i
     largest = _largest(posterior, curvature, None, seed)
     evaluations, scale = 0, None
     if method == "rmsprop":
-        plain, spent, squares = _pilot(posterior, Proposal(_STIFFNESS[False] / largest), burn_in, seed, squared=True)
+        plain, spent, squares = _pilot(posterior, _first(largest, None, False), burn_in, seed, squared=True)
         assert squares is not None
         root = squares.sqrt()
         scale = 1 / (root + 1e-3 * root.mean())
@@ -71,8 +71,7 @@ def tune(posterior: LocalPosterior, method: str, step_size: float | None, burn_i
     if step_size is not None:
         proposal = Proposal(step_size, scale, adjusted)
     else:
-        first = Proposal(_STIFFNESS[adjusted] / largest, scale, adjusted)
-        proposal, spent, _ = _pilot(posterior, first, burn_in, seed)
+        proposal, spent, _ = _pilot(posterior, _first(largest, scale, adjusted), burn_in, seed)
         evaluations += spent
     return Tuned(proposal, proposal.step * largest, evaluations)
 
@@ -81,13 +80,17 @@ def _largest(posterior: LocalPosterior, curvature: SymmetricOperator, scale: tor
     operator = curvature if scale is None else stretched(curvature, scale.sqrt())
     top = max(float(top_eigenpairs(operator, k=1, tol=0.05, seed=seed, verify=False).values[0]), 0.0)
     tether = posterior.gamma * (1.0 if scale is None else float(scale.max()))
-    largest = posterior.nbeta * top + tether
+    return posterior.nbeta * top + tether
+
+
+def _first(largest: float, scale: torch.Tensor | None, adjusted: bool) -> Proposal:
+    """Return the longest step to try."""
     if not 0 < largest < math.inf:
         raise MeasurementError(
             f"the log posterior has the largest curvature {largest:g} at these weights, which sets no step size; give "
-            "gamma > 0"
+            "gamma > 0 or step_size"
         )
-    return largest
+    return Proposal(_STIFFNESS[adjusted] / largest, scale, adjusted)
 
 
 def _pilot(

@@ -21,7 +21,7 @@ def test_values_equal_the_direct_call(tmp_path):
     direct = learning_coefficient(Objective.from_lightning(trainer.lightning_module, batches), n=500, **settings)
     assert float(row["learning_coefficient"]) == direct.value
     assert float(row["learning_coefficient_stderr"]) == direct.stderr
-    for name in ("rhat", "ess", "acceptance", "stiffness", "gradient_noise", "nbeta", "step_size"):
+    for name in ("rhat", "ess", "acceptance", "equilibrium", "stiffness", "gradient_noise", "nbeta", "step_size"):
         assert float(row[name]) == getattr(direct, name), name
     np.testing.assert_array_equal(row["by_chain"], direct.chains)
     np.testing.assert_array_equal(row["excess_loss"], direct.trace.astype(np.float32))

@@ -30,6 +30,17 @@ def test_a_regular_minimum_has_half_its_parameters(quadratic, method):
     assert found.chains.mean() == pytest.approx(found.value)
 
 
+def test_preconditioned_chains_are_there_sooner_and_equilibrium_tells(quadratic):
+    """With curvatures apart by 10⁴ the step that the stiffest allows is short for all others."""
+    objective = quadratic(np.geomspace(1e-3, 10, 20))
+    plain, scaled = (learning_coefficient(objective, 2, 400, 0.0, method=m, nbeta=NBETA) for m in ("sgld", "rmsprop"))
+    assert plain.value < 6
+    assert plain.equilibrium == pytest.approx(plain.value / 10, rel=0.2)
+    assert "not_mixed" in plain.flags
+    assert scaled.value == pytest.approx(10, rel=0.1)
+    assert scaled.equilibrium == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize("gamma", [10.0, 100.0])
 def test_a_tether_leaves_half_of_the_effective_dimension(quadratic, gamma):
     found = learning_coefficient(quadratic(CURVATURES), 2, 600, gamma, nbeta=NBETA)
@@ -43,6 +54,7 @@ def test_the_bias_of_a_finite_step_is_the_known_one(quadratic, stiffness):
     expected = (0.5 / (1 - step * NBETA * CURVATURES / 4)).sum()
     assert abs(found.value - expected) < 3 * found.stderr
     assert found.stderr < 0.07 * expected
+    assert found.equilibrium == pytest.approx(found.value / 10, rel=1e-6)  # here one is half the other
     assert found.stiffness == pytest.approx(stiffness)
     assert ("large_step" in found.flags) is (stiffness > 0.5)
 
@@ -173,8 +185,10 @@ def test_arguments(quadratic):
     ):
         with pytest.raises(ValueError, match=message):
             learning_coefficient(objective, **given)
-    with pytest.raises(MeasurementError, match="give gamma > 0"):
+    with pytest.raises(MeasurementError, match="give gamma > 0 or step_size"):
         learning_coefficient(quadratic([0.0, 0.0]), gamma=0.0, draws=10)
+    flat = learning_coefficient(quadratic([0.0, 0.0]), 1, 10, 0.0, step_size=0.1)
+    assert (flat.value, flat.stiffness) == (0, 0)
 
 
 def reduced_rank(inputs, hidden, outputs, rank):
