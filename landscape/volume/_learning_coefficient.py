@@ -38,8 +38,8 @@ class LocalLearningCoefficient(Result):
         burn_in: Steps left out at the start of each.
         acceptance: Mean probability that a Metropolis test accepts a step.
         equilibrium: Mean of (w − w*)·∇U / d over the chains, U the negative log posterior. 1 in equilibrium, whatever
-            the loss; less while some directions are still nearer to w* than they will be, which R̂ cannot see as all chains
-            start there; more by the bias of an unadjusted step.
+            the loss; less while some directions are still nearer to w* than they will be, which R̂ cannot see, as all
+            chains start there; more by the bias of an unadjusted step.
         stiffness: Step times the largest curvature of the (preconditioned) log posterior at w*. Chains diverge above 4;
             below, the stiffest direction spreads by 1/(1 − stiffness/4) too much unless steps are adjusted.
         gradient_noise: Variance that drawing batches adds to a step at w*, over that of the injected noise, in the
