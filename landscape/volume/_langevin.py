@@ -129,9 +129,9 @@ def _moved(free: torch.Tensor, force: torch.Tensor, xi: torch.Tensor, proposal: 
 def _acceptance(climb: float, forces: torch.Tensor, xi: torch.Tensor, proposal: Proposal) -> float:
     """Return min(1, e^{−climb} q(back)/q(there)); the way back takes the noise ½√(εG) (forces at both ends) − ξ."""
     spread = math.sqrt(proposal.step) if proposal.scale is None else (proposal.step * proposal.scale).sqrt()
-    drift = (forces * spread).double() / 2
+    drift = forces.mul(spread).div_(2)
     # ½ξ² − ½(drift − ξ)², multiplied out
-    ratio = -climb + float(drift @ xi.double()) - float(drift @ drift) / 2
+    ratio = -climb + float(drift @ xi) - float(drift @ drift) / 2
     return math.exp(min(ratio, 0.0)) if not math.isnan(ratio) else 0.0
 
 

@@ -74,11 +74,11 @@ class LocalPosterior:
         return loss - (self.loss if batch is None else self.base[batch]), gradient
 
     def tether(self, free: torch.Tensor, moved: torch.Tensor | None = None) -> float:
-        """Return γ/2 ‖w − w*‖², or with a second point how much more it is there (in float64, free of cancellation)."""
+        """Return γ/2 ‖w − w*‖², or with a second point how much more it is there, free of cancellation."""
+        away = free - self._free
         if moved is None:
-            return self.gamma / 2 * float((free - self._free).double().square().sum())
-        step, middle = (moved - free).double(), (moved - self._free).double() + (free - self._free).double()
-        return self.gamma / 2 * float(step @ middle)
+            return self.gamma / 2 * float(away @ away)
+        return self.gamma / 2 * float((moved - free) @ (moved - self._free).add_(away))
 
     def equilibrium(self, free: torch.Tensor, force: torch.Tensor) -> float:
         """Return (w − w*)·∇U / d, whose mean under p is 1, whatever the loss (integrate by parts)."""
