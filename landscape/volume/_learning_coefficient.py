@@ -140,7 +140,7 @@ def learning_coefficient(
     Source: Lau, Furman, Wang, Murfet & Wei 2023, arXiv:2308.12108; Wang et al. 2024, arXiv:2410.02984 (restricted); Li
     et al. 2016, arXiv:1512.07666 (RMSProp).
 
-    Where we differ: L(w*) is over all examples (or of the very batch that a step sees) instead of one first batch; n
+    Where we differ: L(w*) is over all examples (or of the very batch that a step sees) instead of a few batches; n
     counts examples, never those of a batch; the preconditioner is fixed before anything is recorded, so that the chain
     has the stationary law that the published recipe reaches only with a correction it leaves out.
     """
