@@ -19,6 +19,7 @@ from landscape.compression import bits
 from landscape.connectivity import fit_curve, profile
 from landscape.curvature import fisher, ggn, hessian, spectrum, top_eigenpairs, trace
 from landscape.sharpness import average_case, sam, worst_case
+from landscape.volume import basin_volume, laplace_evidence, learning_coefficient
 
 UNEVEN = (7, 3, 11, 2, 9)
 
@@ -82,6 +83,11 @@ def everything(measured: Objective) -> dict[str, Any]:
         "worst_case": worst_case(measured, steps=4).value,
         "worst_case_of_groups": worst_case(measured, steps=4, group=4).value,
         "bits": coded.bits.tolist(),
+        "learning_coefficient": [
+            learning_coefficient(measured, 2, 12, step_size=1e-4, full_batch=whole).value for whole in (False, True)
+        ],
+        "basin_volume": basin_volume(measured, rays=2).log_volume,
+        "evidence": laplace_evidence(measured, [1.0, 10.0]).log_evidence.tolist(),
         "curve": [path.loss.tolist(), path.error.tolist()],
         "ggn": [ggn(measured).outputs, *top_eigenpairs(ggn(measured), k=2).values.tolist()],
         "fisher": [empirical.outputs, empirical.n, *top_eigenpairs(empirical, k=2).values.tolist()],

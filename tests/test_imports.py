@@ -11,6 +11,7 @@ import landscape.callbacks
 import landscape.curvature
 import landscape.sharpness
 import landscape.surface
+import landscape.volume
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -47,6 +48,7 @@ def test_every_public_name_is_there():
         landscape.curvature,
         landscape.sharpness,
         landscape.surface,
+        landscape.volume,
     ):
         for name in package.__all__:
             assert getattr(package, name) is not None

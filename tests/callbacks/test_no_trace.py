@@ -23,7 +23,14 @@ from landscape_test_trainings import (
 )
 
 from landscape import open_run
-from landscape.callbacks import HessianSpectrum, LossSurface, Sharpness, SWATrajectory, default_callbacks
+from landscape.callbacks import (
+    HessianSpectrum,
+    LearningCoefficient,
+    LossSurface,
+    Sharpness,
+    SWATrajectory,
+    default_callbacks,
+)
 
 ALL_GROUPS = {"hessian_spectrum", "sharpness", "swa_trajectory", "compressibility", "mode_connectivity"}
 
@@ -109,6 +116,11 @@ def test_pyhessian(tmp_path):
 def test_layers_and_gap(tmp_path):
     settings = {"k": 2, "examples": 24, "trace_max_matvecs": 10, "every_n_steps": 2, "layers": True, "gap": True}
     check(tmp_path, [HessianSpectrum(**settings, probes=1, max_matvecs=8)])
+
+
+def test_learning_coefficient(tmp_path):
+    settings = {"chains": 2, "draws": 6, "every_n_steps": 2, "examples": 24, "batch_size": 8, "log": True}
+    check(tmp_path, [LearningCoefficient(**settings), LearningCoefficient(method="mala", name="adjusted", **settings)])
 
 
 def test_a_collation_with_a_generator_of_its_own(tmp_path):

@@ -1,0 +1,122 @@
+"""Record the local learning coefficient during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from landscape.callbacks._arguments import at_least, one_of, positive
+from landscape.callbacks._base import LandscapeCallback
+from landscape.objective import Objective
+from landscape.record import Coordinate, Variable
+from landscape.volume import learning_coefficient
+from landscape.volume._learning_coefficient import FLAGS, METHODS
+
+_SCALARS = {
+    "learning_coefficient": "nβ (mean loss over the chains − loss), chains tethered to the weights",
+    "learning_coefficient_stderr": "its Monte-Carlo standard error, from the effective sample size",
+    "rhat": "rank-normalised split R-hat of the chains' losses; 1 where they agree",
+    "ess": "effective number of draws",
+    "acceptance": "mean probability that a Metropolis test accepts a step",
+    "equilibrium": "1 for chains that have reached the posterior's width in every direction, less before",
+    "stiffness": "step times the largest curvature of the log posterior; chains diverge above 4",
+    "gradient_noise": "variance that batches add to a step, over that of the injected noise",
+    "nbeta": "inverse temperature nβ",
+}
+
+
+class LearningCoefficient(LandscapeCallback):
+    """The local learning coefficient at the present weights, with the diagnostics of its chains.
+
+    Group `learning_coefficient`. A complexity in units of parameters: half their number at a regular minimum, less
+    where the loss is degenerate. It assumes a local minimum; far from one it may be negative, and the flag says so. See
+    `landscape.volume.learning_coefficient`.
+
+    Args:
+        chains: Number of chains.
+        draws: Recorded steps a chain; half as many come before as burn-in.
+        gamma: Strength of the tether to the weights.
+        method: "sgld", "rmsprop" or "mala".
+        step_size: Step of the chains; found anew at every event where none is given.
+        n: Number n of examples in nβ = n / ln n; by default the measured ones.
+        every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
+        every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
+        **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
+            seed, batches, log, name.
+    """
+
+    group = "learning_coefficient"
+    default_every_n_epochs = 1
+    description = "local learning coefficient of the mean loss over the measured training examples"
+
+    def __init__(
+        self,
+        chains: int = 2,
+        draws: int = 200,
+        gamma: float = 100.0,
+        method: str = "sgld",
+        step_size: float | None = None,
+        n: int | None = None,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        **common: Any,
+    ):
+        super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
+        at_least(1, chains=chains)
+        at_least(4, draws=draws)
+        at_least(0, gamma=gamma)
+        at_least(2, n=n)
+        one_of(METHODS, method=method)
+        if step_size is not None:
+            positive(step_size=step_size)
+        self.chains, self.draws, self.gamma = chains, draws, gamma
+        self.method, self.step_size, self.n = method, step_size, n
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the measure."""
+        return {name: getattr(self, name) for name in ("chains", "draws", "gamma", "method", "step_size", "n")}
+
+    def scalar_names(self) -> tuple[str, ...]:
+        """Return the names of the logged scalars."""
+        return ("learning_coefficient", "learning_coefficient_stderr", "rhat")
+
+    def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
+        """Return variables and coordinates of the group."""
+        step = "step of the chains"
+        return {
+            "variables": [
+                *(Variable(name, description=text) for name, text in _SCALARS.items()),
+                Variable("step_size", description=step),
+                Variable("by_chain", ("chain",), description="the coefficient from each chain alone"),
+                Variable("excess_loss", ("chain", "draw"), "f4", description="rise of the loss at the chains' steps"),
+                Variable("flag", ("flag_name",), "i1", description="1 where this speaks against the value"),
+            ],
+            "coordinates": [
+                Coordinate("chain", tuple(range(self.chains)), description="number of the chain"),
+                Coordinate("draw", tuple(range(-(self.draws // 2), self.draws)), description="step; burn-in below 0"),
+                Coordinate("flag_name", FLAGS, description="what may speak against the value"),
+            ],
+        }
+
+    def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
+        """Measure the learning coefficient at the present weights."""
+        found = learning_coefficient(
+            objective,
+            self.chains,
+            self.draws,
+            self.gamma,
+            self.seed,
+            method=self.method,
+            step_size=self.step_size,
+            n=self.n,
+        )
+        own = {"learning_coefficient": found.value, "learning_coefficient_stderr": found.stderr}
+        row: dict[str, Any] = {name: own[name] if name in own else getattr(found, name) for name in _SCALARS}
+        return row | {
+            "step_size": found.step_size,
+            "by_chain": found.chains,
+            "excess_loss": found.trace,
+            "flag": np.array([name in found.flags for name in FLAGS], dtype=np.int8),
+        }
