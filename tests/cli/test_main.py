@@ -108,7 +108,9 @@ def test_ctrl_c_ends_with_130(runner: CliRunner, monkeypatch: pytest.MonkeyPatch
 
 def test_a_real_ctrl_c_leaves_no_traceback() -> None:
     code = (
-        "import sys, time, types\nfrom landscape.cli import main\n"
+        "import signal, sys, time, types\nfrom landscape.cli import main\n"
+        # A shell's background job is started with the signal ignored, and its children are too.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(out, quick):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "sys.modules['landscape.studies.digits_demo'] = types.SimpleNamespace(main=wait)\nmain(['demo'])"
     )
