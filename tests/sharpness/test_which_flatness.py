@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from landscape import Objective, sharpness
+from landscape._step import ModelStep
 from landscape.curvature import hessian, top_eigenpairs, trace
 from landscape.curvature._fisher import FisherOperator
 from landscape.curvature._hessian import HessianOperator
@@ -113,13 +114,13 @@ def costs(cases) -> Callable[[str], tuple[float, float, int]]:
     def count(name: str) -> tuple[float, float, int]:
         counts, operators = {True: 0.0, False: 0.0}, []
         with pytest.MonkeyPatch.context() as patch:
-            original = Objective.batch_loss
+            original = ModelStep.__call__
 
-            def counted(self: Objective, index: int, *args: Any, **kwargs: Any) -> torch.Tensor:
-                counts[torch.is_grad_enabled()] += self.batch_sizes[index] / 60
-                return original(self, index, *args, **kwargs)
+            def counted(self: ModelStep, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+                counts[torch.is_grad_enabled()] += len(batch[0]) / 60
+                return original(self, batch, *args, **kwargs)
 
-            patch.setattr(Objective, "batch_loss", counted)
+            patch.setattr(ModelStep, "__call__", counted)
             for kind in (HessianOperator, FisherOperator):
                 init = kind.__init__
 
