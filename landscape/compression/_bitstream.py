@@ -12,7 +12,7 @@ import numpy as np
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape._results import Result
-from landscape.compression._entropy import Decoder, Encoder, Meter
+from landscape.compression._entropy import Encoder, Meter, Witness
 from landscape.compression._families import Family, family_of
 from landscape.compression._grid import UniformTensor
 from landscape.compression._tensors import Array, float_arrays
@@ -103,8 +103,9 @@ def decode(code: Code) -> dict[str, Array]:
         ValueError: The family is unknown.
     """
     codec = family_of(code.family)
-    parts = codec.read(code.layout, Decoder(code.payload))
-    expected = _payload(codec, parts)
+    source = Witness(code.payload)
+    parts = codec.read(code.layout, source)
+    expected = source.payload()
     if expected != code.payload:
         raise MeasurementError(
             f"the compressed stream is damaged: found {len(code.payload)} bytes where the weights that they decode "

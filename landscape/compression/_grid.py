@@ -14,12 +14,19 @@ from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.compression._entropy import Decoder, Integers, Sink
 from landscape.compression._integers import LARGEST_INTEGER, read_integers, write_integers
+from landscape.compression._scales import (
+    damaged,
+    geometric_ladder,
+    in_type,
+    positive_knob,
+    read_kind,
+    read_scale,
+    root_mean_square,
+    write_kind,
+    write_scale,
+)
 from landscape.compression._tensors import Array
 
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-# Sixteen knobs an octave: one more step is 1/16 bit a weight, about 2 % of a network's bits.
-_PER_OCTAVE = 16
 _FINEST = -16  # log2 of the finest knob: below float32's own resolution of the larger weights
 
 
@@ -56,9 +63,7 @@ class UniformTensor:
 
     def ladder(self, layout: ParameterLayout) -> npt.NDArray[np.float64]:
         """Return the knobs, coarse to fine: from where every weight rounds to zero, down to 2^-16."""
-        # The largest element is at most sqrt(n) root mean squares, and half a step rounds to zero.
-        coarsest = math.ceil(_PER_OCTAVE * math.log2(2 * math.sqrt(max(layout.sizes, default=1) or 1))) + 1
-        return 2.0 ** (np.arange(coarsest, _FINEST * _PER_OCTAVE - 1, -1) / _PER_OCTAVE)
+        return geometric_ladder(layout, _FINEST)  # half a step rounds to zero
 
     def quantise(self, arrays: Mapping[str, Array], knob: float) -> list[GridTensor]:
         """Round each tensor to the grid of step `knob` times its root mean square.
@@ -73,9 +78,8 @@ class UniformTensor:
         Raises:
             ValueError: The knob is not a positive number, or so fine that integers pass 2^52.
         """
-        if not (math.isfinite(knob) and knob > 0):
-            raise ValueError(f"the knob (step over root mean square) is {knob}, expected a positive finite number")
-        return [_round(name, array, knob * _root_mean_square(array)) for name, array in arrays.items()]
+        positive_knob(knob, "step over root mean square")
+        return [round_to_grid(name, array, knob * root_mean_square(array)) for name, array in arrays.items()]
 
     def quantise_at(
         self, arrays: Mapping[str, Array], steps: Mapping[str, float] | Sequence[float]
@@ -100,7 +104,7 @@ class UniformTensor:
         for name, step in named.items():
             if not (math.isfinite(step) and step > 0):
                 raise ValueError(f"the step of tensor '{name}' is {step}, expected a positive finite number")
-        return [_round(name, array, float(named[name])) for name, array in arrays.items()]
+        return [round_to_grid(name, array, float(named[name])) for name, array in arrays.items()]
 
     def restore(self, parts: Sequence[GridTensor]) -> list[Array]:
         """Return the quantised tensors."""
@@ -109,10 +113,7 @@ class UniformTensor:
     def write(self, parts: Sequence[GridTensor], sink: Sink) -> None:
         """Write the tensors to a stream."""
         for part in parts:
-            sink.uniform(2 * _DTYPES.index(part.dtype) + (part.step == 0), 2)
-            if part.step:
-                sink.uniform(_float_to_int(part.step, part.dtype), 8 * part.dtype.itemsize - 1)
-                write_integers(sink, part.integers)
+            write_grid(sink, part)
 
     def read(self, layout: ParameterLayout, source: Decoder) -> list[GridTensor]:
         """Read the tensors of a layout from a stream.
@@ -127,26 +128,60 @@ class UniformTensor:
         Raises:
             MeasurementError: No message has such a stream.
         """
-        parts = []
-        for name, shape, size in zip(layout.names, layout.shapes, layout.sizes, strict=True):
-            kind = int(source.uniform(1, 2)[0])
-            dtype, step, integers = _DTYPES[kind // 2], 0.0, np.zeros(size, dtype=np.int64)
-            if kind % 2 == 0:
-                step = _int_to_float(int(source.uniform(1, 8 * dtype.itemsize - 1)[0]), dtype)
-                integers = read_integers(source, size) if size else integers
-                largest = int(np.abs(integers).max(initial=0))
-                if not (0 < largest * step <= float(np.finfo(dtype).max)):
-                    raise MeasurementError(
-                        f"the compressed stream is damaged: tensor '{name}' has step {step} and integers up to "
-                        f"{largest}, expected finite weights that are not all zero"
-                    )
-            parts.append(GridTensor(integers, step, shape, dtype))
-        return parts
+        return [read_grid(source, name, shape) for name, shape in zip(layout.names, layout.shapes, strict=True)]
 
 
-def _round(name: str, array: Array, step: float) -> GridTensor:
+def write_grid(sink: Sink, part: GridTensor) -> None:
+    """Write one tensor on its grid; the shape is not written."""
+    write_kind(sink, part.dtype, part.step == 0)
+    if part.step:
+        write_scale(sink, part.step, part.dtype)
+        write_integers(sink, part.integers)
+
+
+def read_grid(source: Decoder, name: str, shape: tuple[int, ...]) -> GridTensor:
+    """Read one tensor that `write_grid` wrote.
+
+    Args:
+        source: The stream.
+        name: Of the tensor.
+        shape: Its shape.
+
+    Returns:
+        The tensor on its grid.
+
+    Raises:
+        MeasurementError: No message has such a stream.
+    """
+    dtype, zero = read_kind(source)
+    size = math.prod(shape)
+    if zero:
+        return GridTensor(np.zeros(size, dtype=np.int64), 0.0, shape, dtype)
+    step = read_scale(source, name, dtype)
+    integers = read_integers(source, size) if size else np.zeros(0, dtype=np.int64)
+    largest = int(np.abs(integers).max(initial=0))
+    if not 0 < largest * step <= float(np.finfo(dtype).max):
+        found = f"tensor '{name}' has step {step} and integers up to {largest}"
+        raise MeasurementError(damaged(found, "finite weights that are not all zero"))
+    return GridTensor(integers, step, shape, dtype)
+
+
+def round_to_grid(name: str, array: Array, step: float) -> GridTensor:
+    """Round a tensor to the grid of a step, itself rounded to the tensor's type.
+
+    Args:
+        name: Of the tensor.
+        array: The tensor.
+        step: The absolute step.
+
+    Returns:
+        The tensor on its grid.
+
+    Raises:
+        ValueError: The step is so fine that integers pass 2^52.
+    """
     limits = np.finfo(array.dtype)
-    step = float(array.dtype.type(min(max(step, float(limits.smallest_subnormal)), float(limits.max))))
+    step = in_type(step, array.dtype)
     scaled = array.ravel().astype(np.float64)
     with np.errstate(over="ignore"):  # told below, with the sentence that it deserves
         scaled /= step
@@ -160,20 +195,3 @@ def _round(name: str, array: Array, step: float) -> GridTensor:
     ceiling = min(float(limits.max) // step, float(LARGEST_INTEGER))
     integers = np.clip(np.rint(scaled, out=scaled), -ceiling, ceiling, out=scaled).astype(np.int64)
     return GridTensor(integers, step if integers.any() else 0.0, array.shape, array.dtype)
-
-
-def _root_mean_square(array: Array) -> float:
-    scale = float(np.abs(array).max(initial=0))
-    if scale == 0:
-        return 0.0
-    # In units of the largest element, so that neither squares nor their sum leave the range of float64.
-    unit = array.ravel().astype(np.float64) / scale
-    return scale * math.sqrt(float(unit @ unit) / unit.size)
-
-
-def _float_to_int(value: float, dtype: np.dtype[np.floating[Any]]) -> int:
-    return int(np.array(value, dtype).view(f"u{dtype.itemsize}"))
-
-
-def _int_to_float(value: int, dtype: np.dtype[np.floating[Any]]) -> float:
-    return float(np.array(value, f"u{dtype.itemsize}").view(dtype))

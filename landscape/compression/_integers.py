@@ -1,4 +1,4 @@
-"""Integers in the stream: single ones for headers, and arrays as adaptive high parts with uniform low bits.
+"""Arrays of integers in the stream: high parts as symbols of an alphabet, with uniform low bits.
 
 An array needs its alphabet sent: the shift s that separates the low bits, and the least and the number of the
 high parts q >> s. The shift is chosen for the shortest ideal length, so a short array with a wide range, of
@@ -11,40 +11,30 @@ from __future__ import annotations
 import numpy as np
 
 from landscape._errors import MeasurementError
-from landscape.compression._entropy import Decoder, Integers, Sink, kt_bits
+from landscape.compression._entropy import Decoder, Integers, Sink
+from landscape.compression._naturals import read_natural, write_natural
+from landscape.compression._symbols import MAX_ALPHABET, Choice, choose, read_symbols, write_symbols
 
 LARGEST_INTEGER = 2**52  # float64 has all integers up to here, so rounding w / step is still rounding to the nearest
-MAX_ALPHABET = 2**14  # a small part of constriction's 2^24 units of probability, of which each symbol takes one
 
 _SHIFT_WIDTH = 6
-_LENGTH_WIDTH = 6
+_ZERO = np.zeros(1, dtype=np.int64)
 
-
-def write_natural(sink: Sink, value: int) -> None:
-    """Write an integer in [0, 2^63): how many binary digits it has, in 6 bits, and those after the leading one."""
-    length = value.bit_length()
-    sink.uniform(length, _LENGTH_WIDTH)
-    if length > 1:
-        sink.uniform(value - (1 << (length - 1)), length - 1)
-
-
-def read_natural(source: Decoder) -> int:
-    """Read what `write_natural` wrote."""
-    length = int(source.uniform(1, _LENGTH_WIDTH)[0])
-    if length < 2:
-        return length
-    return (1 << (length - 1)) + int(source.uniform(1, length - 1)[0])
+__all__ = ["LARGEST_INTEGER", "MAX_ALPHABET", "read_integers", "read_natural", "write_integers", "write_natural"]
 
 
 def write_integers(sink: Sink, integers: Integers) -> None:
     """Write an array of at least one integer, each of magnitude at most 2^52; its length is not written."""
-    shift, lowest, size = _alphabet(integers)
+    least = int(integers.min())
+    offsets = integers - least
+    shift, counts, choice = _alphabet(offsets, least)
+    lowest = least >> shift
     sink.uniform(shift, _SHIFT_WIDTH)
     write_natural(sink, 2 * lowest if lowest >= 0 else -2 * lowest - 1)
-    write_natural(sink, size - 1)
-    sink.adaptive((integers >> shift) - lowest, size)
-    if shift:
-        sink.uniform(integers & ((1 << shift) - 1), shift)
+    write_natural(sink, len(counts) - 1)
+    if shift:  # the alphabet begins at a multiple of 2^shift
+        offsets += least - (lowest << shift)
+    write_symbols(sink, offsets, counts, shift=shift, choice=choice)
 
 
 def read_integers(source: Decoder, count: int) -> Integers:
@@ -69,25 +59,33 @@ def read_integers(source: Decoder, count: int) -> Integers:
             f"the compressed stream is damaged: it announces {size} symbols of {shift} low bits from {lowest} on, "
             f"expected at most {MAX_ALPHABET} symbols and integers within ±2^52"
         )
-    integers = (source.adaptive(count, size) + lowest) << shift
-    return integers | source.uniform(count, shift) if shift else integers
+    return read_symbols(source, count, size, shift=shift) + (lowest << shift)
 
 
-def _alphabet(integers: Integers) -> tuple[int, int, int]:
-    """Return the shift with the shortest ideal length, the least high part, and the number of high parts."""
-    least, greatest = int(integers.min()), int(integers.max())
+def _alphabet(offsets: Integers, least: int) -> tuple[int, Integers, Choice]:
+    """Return the shift with the shortest ideal length, the counts of the high parts, and how these are coded."""
+    greatest = least + int(offsets.max())
     shift = 0
     while (greatest >> shift) - (least >> shift) >= MAX_ALPHABET:
         shift += 1
-    counts = np.bincount((integers >> shift) - (least >> shift))
-    choices = []
-    while True:
-        choices.append((kt_bits(counts) + shift * len(integers), shift))
-        if len(counts) <= 2:  # a range across zero never folds into one part: -1 >> s is -1
-            break
+    counts = np.bincount(offsets if shift == 0 else ((offsets + least) >> shift) - (least >> shift))
+    choice = choose(counts)
+    best = choice.bits + shift * len(offsets), shift, counts, choice
+    while len(counts) > 2:  # a range across zero never folds into one part: -1 >> s is -1
         # One more low bit: neighbours (2k, 2k + 1) of the absolute grid fall together.
         odd_start, odd_stop = (least >> shift) & 1, 1 - ((greatest >> shift) & 1)
-        counts = np.pad(counts, (odd_start, odd_stop)).reshape(-1, 2).sum(axis=1)
+        counts = np.concatenate((_ZERO[:odd_start], counts, _ZERO[:odd_stop])).reshape(-1, 2).sum(axis=1)
         shift += 1
-    best = min(choices)[1]
-    return best, least >> best, (greatest >> best) - (least >> best) + 1
+        # This bound rises with the shift: of two neighbours, the low bit tells at most one bit.
+        if _entropy_bits(counts) + shift * len(offsets) >= best[0]:
+            break
+        choice = choose(counts)
+        if choice.bits + shift * len(offsets) < best[0]:
+            best = choice.bits + shift * len(offsets), shift, counts, choice
+    return best[1:]
+
+
+def _entropy_bits(counts: Integers) -> float:
+    """Return what no model of the counts is shorter than."""
+    seen = counts[counts > 0]
+    return float(seen.sum() * np.log2(seen.sum()) - seen @ np.log2(seen))

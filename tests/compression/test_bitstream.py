@@ -107,10 +107,10 @@ def test_kraft_over_an_enumerated_family():
 
 
 def test_ideal_length_by_hand():
-    # Type and zero flag 2, step 31, shift 6, zigzag(-1) = 1 in 6, size - 1 = 2 in 6 + 1, then KT over {-1, 0, 1}.
+    # Type and zero flag 2, step 31, shift 6, zigzag(-1) = 1 in 6, size - 1 = 2 in 6 + 1, model 1; KT over {-1, 0, 1}.
     weights = {"w": np.array([0.5, -0.5, 0.0, 0.5], dtype=np.float32)}
     sequential = -math.log2((1 / 3) * (1 / 5) * (1 / 7) * (3 / 9))
-    assert encode(weights, steps=[0.5]).ideal_bits == pytest.approx(2 + 31 + 6 + 6 + 7 + sequential, rel=1e-12)
+    assert encode(weights, steps=[0.5]).ideal_bits == pytest.approx(2 + 31 + 6 + 6 + 7 + 1 + sequential, rel=1e-12)
 
 
 def test_coarser_knobs_take_fewer_bits():

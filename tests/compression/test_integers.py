@@ -75,9 +75,9 @@ def test_an_outlier_beyond_the_largest_alphabet_is_coded():
 
 
 def test_header_is_counted_to_the_bit():
-    # Alphabet {-1, 0}: shift 6 bits, zigzag(-1) = 1 in 6, size - 1 = 1 in 6, then the symbols.
+    # Alphabet {-1, 0}: shift 6 bits, zigzag(-1) = 1 in 6, size - 1 = 1 in 6, the model 1, then the symbols.
     integers = np.array([-1, 0, -1, -1])
-    assert ideal(integers) == pytest.approx(18 + kt_bits([3, 1]))
+    assert ideal(integers) == pytest.approx(19 + kt_bits([3, 1]))
 
 
 def test_an_impossible_alphabet_is_refused():
