@@ -9,8 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape._layout import ParameterLayout
+from landscape.compression._channel_grid import UniformChannel
+from landscape.compression._codebook import Codebook
 from landscape.compression._entropy import Decoder, Sink
 from landscape.compression._grid import UniformTensor
+from landscape.compression._low_rank_grid import LowRankGrid
+from landscape.compression._pruned import Pruned
+from landscape.compression._svd import TruncatedSVD
 from landscape.compression._tensors import Array
 
 
@@ -41,7 +46,10 @@ class Family(Protocol):
         """Read what `write` wrote, and refuse what it could not have written."""
 
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (UniformTensor(),)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (UniformTensor(), UniformChannel(), Codebook(), Pruned(), TruncatedSVD(), LowRankGrid())
+}
 
 
 def family_of(name: str) -> Family:

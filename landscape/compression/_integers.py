@@ -9,6 +9,7 @@ does not blow it up.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from landscape._errors import MeasurementError
 from landscape.compression._entropy import Decoder, Integers, Sink
@@ -21,6 +22,28 @@ _SHIFT_WIDTH = 6
 _ZERO = np.zeros(1, dtype=np.int64)
 
 __all__ = ["LARGEST_INTEGER", "MAX_ALPHABET", "read_integers", "read_natural", "write_integers", "write_natural"]
+
+
+def nearest_integers(name: str, scaled: npt.NDArray[np.float64]) -> Integers:
+    """Round what a tensor is in units of its steps to the nearest integers.
+
+    Args:
+        name: Of the tensor.
+        scaled: The tensor in steps.
+
+    Returns:
+        The integers.
+
+    Raises:
+        ValueError: One would pass 2^52.
+    """
+    largest = max(scaled.max(initial=0.0), -scaled.min(initial=0.0))
+    if not largest <= LARGEST_INTEGER:
+        raise ValueError(
+            f"tensor '{name}' spans {largest:.3g} steps, more than the 2^52 that float64 rounds exactly; take a "
+            "coarser knob"
+        )
+    return np.rint(scaled).astype(np.int64)
 
 
 def write_integers(sink: Sink, integers: Integers) -> None:

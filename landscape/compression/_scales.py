@@ -17,6 +17,9 @@ DType = np.dtype[np.floating[Any]]
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
+_LIMITS = np.finfo(np.float32)
+_LARGEST_COARSE = 0x7F7F  # the largest finite number of eight binary digits
+
 # Sixteen knobs an octave: one more step is 1/16 bit a weight, about 2 % of a network's bits.
 _PER_OCTAVE = 16
 
@@ -112,6 +115,39 @@ def read_scale(source: Decoder, name: str, dtype: DType) -> float:
     if not (math.isfinite(value) and value > 0):
         raise MeasurementError(damaged(f"tensor '{name}' has the scale {value}", "a positive finite number"))
     return value
+
+
+def coarse(value: float) -> float:
+    """Round a positive number to eight binary digits within float32's range (a bfloat16)."""
+    bits = int(np.float32(min(max(value, float(_LIMITS.tiny)), float(_LIMITS.max))).view(np.uint32))
+    return _from_coarse(min((bits + 2**15) >> 16, _LARGEST_COARSE))
+
+
+def write_coarse(sink: Sink, value: float) -> None:
+    """Write a number that `coarse` returned, in 15 bits."""
+    sink.uniform(int(np.float32(value).view(np.uint32)) >> 16, 15)
+
+
+def read_coarse(source: Decoder) -> float:
+    """Read what `write_coarse` wrote.
+
+    Args:
+        source: The stream.
+
+    Returns:
+        The number.
+
+    Raises:
+        MeasurementError: It is not positive and finite.
+    """
+    code = int(source.uniform(1, 15)[0])
+    if not 0 < code <= _LARGEST_COARSE:
+        raise MeasurementError(damaged(f"a knob is {_from_coarse(code)}", "a positive finite number"))
+    return _from_coarse(code)
+
+
+def _from_coarse(code: int) -> float:
+    return float(np.uint32(code << 16).view(np.float32))
 
 
 def damaged(found: str, expected: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape._errors import MeasurementError
-from landscape.compression._entropy import Decoder, Integers, Sink, kt_bits, static_bits
+from landscape.compression._entropy import Decoder, Integers, Sink
+from landscape.compression._lengths import kt_bits, static_bits
 from landscape.compression._naturals import naturals_bits, read_naturals, unzigzag, write_naturals, zigzag
 
 MAX_ALPHABET = 2**14  # a small part of constriction's 2^24 units of probability, of which each symbol takes one

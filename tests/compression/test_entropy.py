@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landscape import MeasurementError
-from landscape.compression._entropy import Decoder, Encoder, Meter, kt_bits
+from landscape.compression._entropy import Decoder, Encoder, Meter
+from landscape.compression._lengths import kt_bits
 
 
 def gaussian_symbols(n: int, sigma: float, seed: int) -> np.ndarray:

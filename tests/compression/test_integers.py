@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from landscape import MeasurementError
-from landscape.compression._entropy import Decoder, Encoder, Meter, kt_bits
+from landscape.compression._entropy import Decoder, Encoder, Meter
+from landscape.compression._lengths import kt_bits
 from landscape.compression._integers import (
     LARGEST_INTEGER,
     MAX_ALPHABET,
