@@ -55,7 +55,7 @@ class SVDTensor:
 
 
 class TruncatedSVD:
-    """Singular directions above the noise, their factors rounded; the knob is the step in the tensor's root mean squares.
+    """Singular directions above the noise, with rounded factors; the knob is the step in root mean squares.
 
     One step Δ stands for the rank too. Both factors of a direction are rounded so that each element makes the error
     of the step, Δ²/12, in the matrix; a direction of a matrix with m rows and n columns is kept if its energy s²

@@ -45,8 +45,8 @@ class Choice:
 
 
 def choose(counts: Integers) -> Choice:
-    """Return the shorter code of symbols with these counts, at least one of them."""
-    if len(counts) < 2:
+    """Return the shorter code of symbols with these counts."""
+    if len(counts) < 2 or not counts.any():
         return Choice(static=False, order=0, bits=0.0)
     adaptive = kt_bits(counts)
     roots = _roots(counts)

@@ -10,7 +10,6 @@ from hypothesis.extra import numpy as hnp
 
 from landscape import MeasurementError
 from landscape.compression._entropy import Decoder, Encoder, Meter
-from landscape.compression._lengths import kt_bits
 from landscape.compression._integers import (
     LARGEST_INTEGER,
     MAX_ALPHABET,
@@ -19,6 +18,7 @@ from landscape.compression._integers import (
     write_integers,
     write_natural,
 )
+from landscape.compression._lengths import kt_bits
 
 
 def ideal(integers: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -12,20 +13,22 @@ from torch import nn
 
 from landscape import Objective
 from landscape.compression import bits, decode, encode
+from landscape.compression._families import FAMILIES
 
 
-def trained(hidden: int, examples: int, random_labels: bool, loss_below: float, seed: int = 0):
+def trained(*hidden: int, examples: int, label_noise: float = 0.0, loss_below: float = 0.05, seed: int = 0):
     """A ReLU network, float64, trained to a loss; with its one batch."""
     images, labels = load_digits(return_X_y=True)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(images), generator=generator)[:examples]
     inputs, targets = torch.tensor(images / 16)[chosen], torch.tensor(labels)[chosen]
-    if random_labels:
-        targets = torch.randint(0, 10, (examples,), generator=generator)
+    random = torch.randint(0, 10, (examples,), generator=generator)
+    targets = torch.where(torch.rand(examples, generator=generator) < label_noise, random, targets)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)).double()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+        layers = [nn.Linear(*sizes) for sizes in itertools.pairwise((64, *hidden, 10))]
+        model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1].double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(5000):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(inputs), targets)
@@ -40,7 +43,12 @@ def trained(hidden: int, examples: int, random_labels: bool, loss_below: float, 
 
 @pytest.fixture(scope="module")
 def digits():
-    return trained(hidden=12, examples=300, random_labels=False, loss_below=0.05)
+    return trained(12, examples=300)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return trained(16, 12, examples=300)
 
 
 def test_the_decoded_network_has_the_loss_that_is_reported(digits):
@@ -68,28 +76,63 @@ def test_the_decoded_network_has_the_loss_that_is_reported(digits):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def assert_same_bits(model, other, batches, family: str) -> None:
+    one, two = (bits(Objective(m, nn.functional.cross_entropy, batches), family) for m in (model, other))
+    assert two.loss == pytest.approx(one.loss, rel=1e-10)
+    assert two.bits == pytest.approx(one.bits, rel=1e-6)
+    assert two.ideal_bits == pytest.approx(one.ideal_bits, rel=1e-6)
+    assert two.loss_rise == pytest.approx(one.loss_rise, rel=1e-6)
+    assert two.knob.tolist() == one.knob.tolist()
+
+
 @pytest.mark.parametrize("factor", [5.0, 1 / 3, 1000.0])
-def test_layer_rescaling_changes_neither_loss_nor_bits(digits, factor):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layer_rescaling_changes_neither_loss_nor_bits(digits, family, factor):
     model, batches = digits
     rescaled = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in rescaled[0].parameters():
             parameter *= factor
         rescaled[2].weight /= factor
-    one, other = (bits(Objective(m, nn.functional.cross_entropy, batches)) for m in (model, rescaled))
-    assert other.loss == pytest.approx(one.loss, rel=1e-10)
-    assert other.bits == pytest.approx(one.bits, rel=1e-6)
-    assert other.ideal_bits == pytest.approx(one.ideal_bits, rel=1e-6)
-    assert other.loss_rise == pytest.approx(one.loss_rise, rel=1e-6)
-    assert other.knob.tolist() == one.knob.tolist()
+    assert_same_bits(model, rescaled, batches, family)
+
+
+@pytest.mark.parametrize("octaves", [1, 10])
+def test_neuron_rescaling_changes_neither_loss_nor_bits_by_channel(deep, octaves):
+    model, batches = deep
+    rescaled = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for index in (0, 2):
+            factors = 2 ** (octaves * (2 * torch.rand(len(model[index].bias), generator=generator).double() - 1))
+            rescaled[index].weight *= factors[:, None]
+            rescaled[index].bias *= factors
+            rescaled[index + 2].weight /= factors
+    assert_same_bits(model, rescaled, batches, "uniform-channel")
+    # A step for each tensor does not follow its neurons.
+    one, two = (bits(Objective(m, nn.functional.cross_entropy, batches)).bits for m in (model, rescaled))
+    assert np.all(two != one)
 
 
 def test_random_labels_take_more_bits_than_true_ones_at_equal_loss():
     lengths = []
-    for random_labels in (False, True):
-        model, batches = trained(32, 200, random_labels, loss_below=0.05)
+    for label_noise in (0.0, 1.0):
+        model, batches = trained(32, examples=200, label_noise=label_noise)
         lengths.append(bits(Objective(model.float(), nn.functional.cross_entropy, batches)).bits)
     assert np.all(lengths[1] > 1.3 * lengths[0])
+
+
+@pytest.mark.slow
+def test_clean_labels_take_fewer_bits_than_any_label_noise_at_equal_loss_in_every_family():
+    curves = []
+    for label_noise in (0.0, 0.1, 0.2, 0.5, 1.0):
+        model, batches = trained(64, 64, examples=500, label_noise=label_noise)
+        objective = Objective(model.float(), nn.functional.cross_entropy, [(batches[0][0].float(), batches[0][1])])
+        curves.append({family: bits(objective, family).bits for family in FAMILIES})
+    for family in FAMILIES:
+        clean, *noisy = (curve[family] for curve in curves)
+        assert all((clean < other).all() for other in noisy), family
+        assert (clean < 0.7 * noisy[-1]).all(), family
 
 
 def test_frozen_and_tied_parameters_are_counted_as_the_objective_counts_them():
