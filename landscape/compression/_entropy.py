@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape._errors import MeasurementError
-from landscape.compression._lengths import kt_bits, static_bits
+from landscape.compression._lengths import PIECE, frequencies, kt_bits, static_bits
 
 Integers = npt.NDArray[np.int64]
 
@@ -44,8 +44,8 @@ class Sink(Protocol):
     def adaptive(self, symbols: Integers, size: int) -> None:
         """Write symbols in [0, size) by the Krichevsky-Trofimov estimator."""
 
-    def static(self, symbols: Integers, weights: Integers) -> None:
-        """Write symbols a with probabilities in proportion to weights[a], which the reader knows."""
+    def static(self, symbols: Integers, weights: Integers, first: int = 0) -> None:
+        """Write symbols a with probabilities in proportion to weights[a - first], which the reader knows."""
 
 
 class Encoder:
@@ -79,9 +79,15 @@ class Encoder:
             self._coder.encode(narrow[start:stop], _model(weights))
             _count(weights, symbols[start:stop])
 
-    def static(self, symbols: Integers, weights: Integers) -> None:
-        """Write symbols a with probabilities in proportion to weights[a], which the reader knows; sum below 2^53."""
-        self._coder.encode(symbols.astype(np.int32, copy=False), _model(weights.astype(np.float64)))
+    def static(self, symbols: Integers, weights: Integers, first: int = 0) -> None:
+        """Write symbols a with probabilities in proportion to weights[a - first], whose sum is below 2^53."""
+        model = _model(weights.astype(np.float64))
+        # The coder takes 32 bits: converted piece by piece, without another array of the whole.
+        narrow = np.empty(min(len(symbols), PIECE), dtype=np.int32)
+        for start in range(0, len(symbols), PIECE):
+            piece = symbols[start : start + PIECE]
+            converted = np.subtract(piece, first, out=narrow[: len(piece)], casting="unsafe")
+            self._coder.encode(converted, model)
 
     def payload(self) -> bytes:
         """Return the shortest byte string that decodes to what was written, whatever bytes come after it.
@@ -204,11 +210,11 @@ class Meter:
 
     def adaptive(self, symbols: Integers, size: int) -> None:
         """Add the Krichevsky-Trofimov length of the symbols."""
-        self.bits += kt_bits(np.bincount(symbols, minlength=size))
+        self.bits += kt_bits(frequencies(symbols, size))
 
-    def static(self, symbols: Integers, weights: Integers) -> None:
+    def static(self, symbols: Integers, weights: Integers, first: int = 0) -> None:
         """Add the cross-entropy of the symbols under the weights."""
-        self.bits += static_bits(np.bincount(symbols, minlength=len(weights)), weights)
+        self.bits += static_bits(frequencies(symbols, len(weights), first), weights)
 
 
 def _model(weights: npt.NDArray[np.float64]) -> Any:

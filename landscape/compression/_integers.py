@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from landscape._errors import MeasurementError
 from landscape.compression._entropy import Decoder, Integers, Sink
+from landscape.compression._lengths import frequencies
 from landscape.compression._naturals import read_natural, write_natural
-from landscape.compression._symbols import MAX_ALPHABET, Choice, choose, read_symbols, write_symbols
+from landscape.compression._symbols import LONG, MAX_ALPHABET, Choice, choose, read_symbols, write_symbols
 
 LARGEST_INTEGER = 2**52  # float64 has all integers up to here, so rounding w / step is still rounding to the nearest
 
@@ -48,16 +49,13 @@ def nearest_integers(name: str, scaled: npt.NDArray[np.float64]) -> Integers:
 
 def write_integers(sink: Sink, integers: Integers) -> None:
     """Write an array of at least one integer, each of magnitude at most 2^52; its length is not written."""
-    least = int(integers.min())
-    offsets = integers - least
-    shift, counts, choice = _alphabet(offsets, least)
+    least, greatest = int(integers.min()), int(integers.max())
+    shift, counts, choice = _alphabet(integers, least, greatest)
     lowest = least >> shift
     sink.uniform(shift, _SHIFT_WIDTH)
     write_natural(sink, 2 * lowest if lowest >= 0 else -2 * lowest - 1)
     write_natural(sink, len(counts) - 1)
-    if shift:  # the alphabet begins at a multiple of 2^shift
-        offsets += least - (lowest << shift)
-    write_symbols(sink, offsets, counts, shift=shift, choice=choice)
+    write_symbols(sink, integers, counts, first=lowest << shift, shift=shift, choice=choice)
 
 
 def read_integers(source: Decoder, count: int) -> Integers:
@@ -85,27 +83,40 @@ def read_integers(source: Decoder, count: int) -> Integers:
     return read_symbols(source, count, size, shift=shift) + (lowest << shift)
 
 
-def _alphabet(offsets: Integers, least: int) -> tuple[int, Integers, Choice]:
-    """Return the shift with the shortest ideal length, the counts of the high parts, and how these are coded."""
-    greatest = least + int(offsets.max())
+def _alphabet(integers: Integers, least: int, greatest: int) -> tuple[int, Integers, Choice]:
+    """Return the shift with the shortest ideal length, the counts of the high parts, and how these are coded.
+
+    Of long arrays the length is estimated by the entropy and two bits and a half for each part, and chosen only then.
+    """
     shift = 0
     while (greatest >> shift) - (least >> shift) >= MAX_ALPHABET:
         shift += 1
-    counts = np.bincount(offsets if shift == 0 else ((offsets + least) >> shift) - (least >> shift))
-    choice = choose(counts)
-    best = choice.bits + shift * len(offsets), shift, counts, choice
+    size = (greatest >> shift) - (least >> shift) + 1
+    counts = frequencies(integers >> shift if shift else integers, size, least >> shift)
+    total = int(counts.sum())
+    quick = total >= LONG
+
+    def measured(counts: Integers) -> tuple[float, Choice | None]:
+        if quick:
+            return _entropy_bits(counts) + 2.5 * len(counts), None
+        choice = choose(counts)
+        return choice.bits, choice
+
+    length, choice = measured(counts)
+    best = length + shift * total, shift, counts, choice
     while len(counts) > 2:  # a range across zero never folds into one part: -1 >> s is -1
         # One more low bit: neighbours (2k, 2k + 1) of the absolute grid fall together.
         odd_start, odd_stop = (least >> shift) & 1, 1 - ((greatest >> shift) & 1)
         counts = np.concatenate((_ZERO[:odd_start], counts, _ZERO[:odd_stop])).reshape(-1, 2).sum(axis=1)
         shift += 1
         # This bound rises with the shift: of two neighbours, the low bit tells at most one bit.
-        if _entropy_bits(counts) + shift * len(offsets) >= best[0]:
+        if _entropy_bits(counts) + shift * total >= best[0]:
             break
-        choice = choose(counts)
-        if choice.bits + shift * len(offsets) < best[0]:
-            best = choice.bits + shift * len(offsets), shift, counts, choice
-    return best[1:]
+        length, choice = measured(counts)
+        if length + shift * total < best[0]:
+            best = length + shift * total, shift, counts, choice
+    _, shift, counts, choice = best
+    return shift, counts, choice or choose(counts)
 
 
 def _entropy_bits(counts: Integers) -> float:

@@ -23,7 +23,7 @@ from landscape.compression._naturals import naturals_bits, read_naturals, unzigz
 MAX_ALPHABET = 2**14  # a small part of constriction's 2^24 units of probability, of which each symbol takes one
 
 # From so many symbols on the static model, which one vectorised call codes, is taken unless it is that much longer.
-_LONG = 2**16
+LONG = 2**16
 _HAIR = 64.0
 
 _COUNTS_PER_SQUARE = 3  # where the loss by rounding, h^2/6 nats a symbol, and the gain, log2 h bits, balance
@@ -48,26 +48,27 @@ def choose(counts: Integers) -> Choice:
     """Return the shorter code of symbols with these counts."""
     if len(counts) < 2 or not counts.any():
         return Choice(static=False, order=0, bits=0.0)
-    adaptive = kt_bits(counts)
     roots = _roots(counts)
     differences = [zigzag(roots - _continued(roots, order)) for order in (0, 1)]
     order = int(np.log2(differences[1] + 1).sum() < np.log2(differences[0] + 1).sum())
     ideal = 1 + naturals_bits(differences[order]) + static_bits(counts, roots * roots)
-    static = ideal <= adaptive + (_HAIR if counts.sum() >= _LONG else 0.0)
+    adaptive = kt_bits(counts)
+    static = ideal <= adaptive + (_HAIR if counts.sum() >= LONG else 0.0)
     return Choice(static, order, 1 + (ideal if static else adaptive))
 
 
 def write_symbols(
-    sink: Sink, symbols: Integers, counts: Integers, *, shift: int = 0, choice: Choice | None = None
+    sink: Sink, symbols: Integers, counts: Integers, *, first: int = 0, shift: int = 0, choice: Choice | None = None
 ) -> None:
     """Write symbols, of which the model sees all but the last `shift` binary digits; the digits are equally likely.
 
-    Number, size of the alphabet and shift are not written.
+    Number, first symbol, size of the alphabet and shift are not written.
 
     Args:
         sink: Where to.
-        symbols: The symbols, in [0, len(counts) << shift).
-        counts: How often each of symbols >> shift occurs.
+        symbols: The symbols, in [first, first + (len(counts) << shift)).
+        counts: How often each of (symbols - first) >> shift occurs.
+        first: The first symbol.
         shift: The number of digits without a model.
         choice: What `choose` says of the counts, where the caller knows it.
     """
@@ -80,13 +81,13 @@ def write_symbols(
             sink.uniform(choice.order, 1)
             write_naturals(sink, zigzag(roots - _continued(roots, choice.order)))
             if size << shift <= MAX_ALPHABET:
-                sink.static(symbols, np.repeat(roots * roots, 1 << shift))
+                sink.static(symbols, np.repeat(roots * roots, 1 << shift), first)
                 return
-            sink.static(symbols >> shift, roots * roots)
+            sink.static((symbols - first) >> shift, roots * roots)
         else:
-            sink.adaptive(symbols >> shift, size)
+            sink.adaptive((symbols - first) >> shift, size)
     if shift:
-        sink.uniform(symbols & ((1 << shift) - 1), shift)
+        sink.uniform((symbols - first) & ((1 << shift) - 1), shift)
 
 
 def read_symbols(source: Decoder, count: int, size: int, *, shift: int = 0) -> Integers:

@@ -80,7 +80,9 @@ def test_scales_keep_their_digits_over_the_whole_range(dtype, digits):
     limits = np.finfo(dtype)
     values = np.array([limits.smallest_subnormal, limits.tiny, 1.0, 1.999999, 2 / 3, limits.max / 2, 0.0], np.float64)
     mantissas, exponents = np.frexp(values)
-    codes = Scales(2 * mantissas, np.where(values > 0, exponents - 1, 0).astype(np.int64)).coded(digits, np.dtype(dtype))
+    codes = Scales(2 * mantissas, np.where(values > 0, exponents - 1, 0).astype(np.int64)).coded(
+        digits, np.dtype(dtype)
+    )
     again = Scales.of(codes, digits, np.dtype(dtype))
     assert (codes < 1 << Scales.width(digits, np.dtype(dtype))).all()
     assert again.mantissas * 2.0 ** again.exponents.clip(-1074, 1023) == pytest.approx(values, rel=2.0 ** -(digits + 1))

@@ -56,7 +56,7 @@ class EntropySink:
         counts = np.unique(symbols, return_counts=True)[1]
         self.bits -= float((counts * np.log2(counts / max(len(symbols), 1))).sum())
 
-    def static(self, symbols, weights):
+    def static(self, symbols, weights, first=0):
         self.adaptive(symbols, len(weights))
 
 

@@ -38,7 +38,9 @@ def test_by_hand():
     # Lengths 0, 1, 2, 3, 3: which are above 0, of those above 1, above 2, above 3; then 1 + 2 + 2 digits.
     values = np.array([0, 1, 3, 4, 7])
     flags = kt_bits([1, 4]) + kt_bits([1, 3]) + kt_bits([1, 2]) + kt_bits([2, 0])
-    assert metered(values) == pytest.approx(flags + 5, rel=1e-12)
+    assert metered(values) == pytest.approx(1 + flags + 5, rel=1e-12)
+    # Forty times that: the median 120 has seven digits, of which the last five are written as they are.
+    assert metered(40 * values) == pytest.approx(1 + 6 + 5 * 5 + metered(40 * values >> 5) - 1, rel=1e-12)
 
 
 def test_many_small_ones_cost_about_their_entropy():
@@ -56,6 +58,7 @@ def test_zigzag_keeps_small_numbers_small():
 
 def test_integers_without_an_end_are_refused():
     encoder = Encoder()
+    encoder.uniform(0, 1)
     for _ in range(60):
         encoder.adaptive(np.array([1]), 2)
     with pytest.raises(MeasurementError, match="integers of more than 52 binary digits"):
