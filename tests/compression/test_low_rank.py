@@ -63,17 +63,17 @@ def test_a_rank_above_the_sides_is_refused():
 
 
 def test_directions_below_the_noise_are_left_out():
-    # Singular values 40, 4 and 0.4 of a 20 by 20 matrix; noise of both factors 40 step^2 / 12.
+    # Singular values 80, 8 and 0.8 of a 100 by 100 matrix; noise of both factors 200 step^2 / 12.
     rng = np.random.default_rng(0)
-    left, right = (np.linalg.qr(rng.normal(size=(20, 20)))[0] for _ in range(2))
-    matrix = left[:, :3] * [40.0, 4.0, 0.4] @ right[:, :3].T
+    left, right = (np.linalg.qr(rng.normal(size=(100, 100)))[0] for _ in range(2))
+    matrix = left[:, :3] * [80.0, 8.0, 0.8] @ right[:, :3].T
     scale = np.sqrt(np.square(matrix).mean())
     for step, rank in [(10.0, 1), (1.0, 2), (0.1, 3)]:
         (part,) = TruncatedSVD().quantise({"w": matrix}, step / scale)
         assert len(part.low_rank.digits) == rank
         error = np.square(part.restore() - matrix).sum()
-        left_out = sum(value**2 for value in (40.0, 4.0, 0.4)[rank:])
-        assert error == pytest.approx(rank * 40 * step**2 / 12 + left_out, rel=0.25)
+        left_out = sum(value**2 for value in (80.0, 8.0, 0.8)[rank:])
+        assert error == pytest.approx(rank * 200 * step**2 / 12 + left_out, rel=0.25)
 
 
 def test_a_low_rank_matrix_costs_little():
