@@ -27,6 +27,7 @@ RUNS: dict[str, list[list[str]]] = {
     ],
     "traces": [["traces.py"]],
     "memory": [["memory.py"]],
+    "coding": [["coding.py"]],
 }
 # Their figures are copied into README.md by hand: they stand in tables of several runs.
 PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory")}

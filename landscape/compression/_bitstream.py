@@ -23,7 +23,7 @@ class Code(Result):
     """A network's weights as a stream of bytes that decodes without anything else but the architecture.
 
     Attributes:
-        payload: The stream: steps, alphabets and integers of all tensors. Given the layout it is
+        payload: The stream: scales, alphabets and integers of all tensors. Given the layout it is
             self-delimiting.
         layout: Names and shapes of the tensors: the architecture, which is not counted.
         family: The name of the family of codes.
@@ -52,14 +52,17 @@ def encode(
     """Quantise weights and write them as a stream of bytes.
 
     In "uniform-tensor" each tensor w becomes round(w / step) · step with one step a tensor, step = knob ·
-    rms(w); the integers are coded by the adaptive Krichevsky-Trofimov model. Everything that decoding needs,
-    but names and shapes, is in the stream: steps (exact), types, ranges, integers.
+    rms(w). The other families are "uniform-channel" (a step for each output channel), "codebook" (a few values
+    for each tensor, found by k-means), "pruned" (small weights zero), "svd" (singular directions above the noise of
+    their rounded factors) and "low-rank-grid" (low rank, and a grid for what it leaves over). Everything that
+    decoding needs, but names and shapes, is in the stream: scales, types, ranges, models, integers.
 
     Args:
         weights: Tensors by name, numpy or torch, float32 or float64 (half precisions are taken as float32).
             The order counts.
-        knob: The family's one knob, the larger the fewer bits; for "uniform-tensor" the step in units of each
-            tensor's root mean square.
+        knob: The family's one knob: the step in units of each tensor's or channel's root mean square, the
+            larger the fewer bits; for "pruned" the threshold; for "codebook" the number of values, the larger the
+            more bits.
         steps: Instead of the knob: the absolute step of each tensor, by name or in order, in the weights'
             unit; rounded to the tensor's type.
         family: Name of the family of codes.

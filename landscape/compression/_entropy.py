@@ -85,11 +85,10 @@ class Encoder:
         """Write symbols a with probabilities in proportion to weights[a - first], whose sum is below 2^53."""
         model = _model(weights.astype(np.float64))
         # The coder takes 32 bits: converted piece by piece, without another array of the whole.
-        narrow = np.empty(min(len(symbols), PIECE), dtype=np.int32)
+        wide = np.empty(min(len(symbols), PIECE), dtype=np.int64)
         for start in range(0, len(symbols), PIECE):
             piece = symbols[start : start + PIECE]
-            converted = np.subtract(piece, first, out=narrow[: len(piece)], casting="unsafe")
-            self._coder.encode(converted, model)
+            self._coder.encode(np.subtract(piece, first, out=wide[: len(piece)]).astype(np.int32), model)
 
     def payload(self) -> bytes:
         """Return the shortest byte string that decodes to what was written, whatever bytes come after it.
