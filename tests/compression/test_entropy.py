@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from landscape import MeasurementError
 from landscape.compression._entropy import Decoder, Encoder, Meter
-from landscape.compression._lengths import kt_bits
+from landscape.compression._lengths import PIECE, frequencies, kt_bits
 
 
 def gaussian_symbols(n: int, sigma: float, seed: int) -> np.ndarray:
@@ -41,6 +41,14 @@ def sequential_kt_probability(symbols: tuple[int, ...], size: int) -> Fraction:
 def test_closed_form_is_the_sequential_product(symbols, size):
     expected = -math.log2(sequential_kt_probability(symbols, size))
     assert kt_bits(np.bincount(np.array(symbols, dtype=int), minlength=size)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [0, 5, PIECE, PIECE + 1, 3 * PIECE + 777])
+@pytest.mark.parametrize("size", [1, 2, 10, 64, 65, 500])
+def test_frequencies_are_counts(n, size):
+    symbols = np.random.default_rng(n).integers(0, size, n)
+    for first in (0, -37, 10**12):
+        assert (frequencies(symbols + first, size, first) == np.bincount(symbols, minlength=size)).all()
 
 
 def test_closed_form_of_a_constant_binary_sequence():
@@ -149,6 +157,18 @@ def test_a_short_message_costs_at_most_two_bytes_over_the_ideal_length():
         encoder = Encoder()
         encoder.adaptive(symbols, size)
         assert 0 <= 8 * len(encoder.payload()) - kt_bits(np.bincount(symbols)) < 16
+
+
+def test_static_symbols_from_any_first_one():
+    symbols = gaussian_symbols(2 * PIECE + 5, 4.0, seed=2)
+    weights = np.bincount(symbols)
+    for first in (0, -3, 10**10):
+        encoder, meter = Encoder(), Meter()
+        for sink in (encoder, meter):
+            sink.static(symbols + first, weights, first)
+        assert meter.bits == pytest.approx(entropy_bits(symbols), rel=1e-12)
+        assert meter.bits < 8 * len(encoder.payload()) < 1.001 * meter.bits + 64
+        assert (Decoder(encoder.payload()).static(len(symbols), weights) == symbols).all()
 
 
 def test_any_bytes_decode_or_are_refused_in_a_sentence():
