@@ -17,6 +17,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "record",
         "sharpness",
         "surface",
+        "volume",
     ],
     submod_attrs={
         "_errors": ["FileError", "LandscapeError", "MeasurementError"],
@@ -42,4 +43,5 @@ __all__ = [
     "record",
     "sharpness",
     "surface",
+    "volume",
 ]

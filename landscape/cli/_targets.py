@@ -13,13 +13,15 @@ from typing import Any
 
 import click
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape._errors import FileError, LandscapeError
 from landscape.callbacks._weights_file import load_checkpoint
+from landscape.objective import Objective
 from landscape.record import open_run
 
-_RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
+RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
 
 
 class Target(click.ParamType):
@@ -65,7 +67,7 @@ def build_model(target: Any, path: Path) -> nn.Module:
     Raises:
         LandscapeError: The model cannot be built, or the weights do not fit it.
     """
-    if path.suffix in _RUN_SUFFIXES:
+    if path.suffix in RUN_SUFFIXES:
         run = open_run(path)
         tensors: Mapping[str, Any] = run.state_dict()
         settings = dict(run.attributes.get("hyper_parameters") or {})
@@ -78,7 +80,7 @@ def build_model(target: Any, path: Path) -> nn.Module:
             f"--model must name a LightningModule class or something that returns a module when called; it gave "
             f"{type(model).__name__}"
         )
-    _load(model, tensors, path)
+    load_into(model, tensors, path)
     return model.cpu()
 
 
@@ -109,6 +111,23 @@ def read_batches(target: Any, count: int | None = None) -> list[Any]:
     if not batches:
         raise LandscapeError("the data hold no batches; give at least one batch of examples")
     return batches
+
+
+def make_objective(model: nn.Module, loss: Any, batches: list[Any]) -> Objective:
+    """Make the objective of a model: by its own training_step where no loss is named and it has one.
+
+    Args:
+        model: The model.
+        loss: A loss function of (output, target), a class of such, or None.
+        batches: The batches.
+
+    Returns:
+        The objective.
+    """
+    if loss is None and hasattr(model, "training_step"):
+        return Objective.from_lightning(model, batches)
+    # A class such as torch.nn.CrossEntropyLoss is made with its defaults.
+    return Objective(model, F.cross_entropy if loss is None else loss() if isinstance(loss, type) else loss, batches)
 
 
 def call(target: Callable[..., Any], settings: Mapping[str, Any], what: str) -> Any:
@@ -161,7 +180,12 @@ def _from_file(path: Path) -> Any:
     return module
 
 
-def _load(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+def load_into(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+    """Load tensors by name, also those of a LightningModule that holds the model as an attribute.
+
+    Raises:
+        FileError: They are of another architecture.
+    """
     own = model.state_dict()
     parameters = [name for name, _ in model.named_parameters()]
     # A plain module out of a LightningModule's checkpoint stands there under the name of its attribute.
