@@ -15,6 +15,7 @@ _SUBCOMMANDS = {
     "demo": "Train small networks on real data and draw the project's figures.",
     "measure": "Measure saved checkpoints as the callbacks measure a training.",
     "plot": "Draw a figure from run files.",
+    "report": "Write one HTML page about run files.",
     "show": "Print what a run file holds.",
 }
 _INTERRUPTED = 130
