@@ -80,13 +80,13 @@ def _sentences(curves: Mapping[str, dict[str, Any]]) -> list[str]:
 
 def _cut(ax: Any) -> list[str]:
     """End the axis where far too narrow priors would press the curves together, and say so."""
-    values = np.concatenate([line.get_ydata() for line in ax.lines])
+    values = np.concatenate([line.get_ydata() for line in ax.lines if line.get_linestyle() == "-"])
     values = values[np.isfinite(values)]
     if not len(values):
         return []
     lowest = values.max() - _REACH * (values.max() - np.median(values))
     below = int((values < lowest).sum())
-    if not below:
+    if not below or lowest == values.max():
         return []
     ax.set_ylim(lowest, values.max() + 0.08 * (values.max() - lowest))
-    return [f"{below} values below the axis."]
+    return [f"{below} value{'s' * (below > 1)} below the axis."]

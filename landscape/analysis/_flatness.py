@@ -77,6 +77,7 @@ def plot_flatness_compressibility(
         require_setting(everyone, group)
     tracks = [found for run in everyone if (found := track(run, x, y, color, matched_loss))]
     sentences = _missing(everyone, tracks, x, y)
+    lines = isolines(bound, tracks, y) if bound is not False else None
     with style():
         ax = new_axes() if ax is None else ax
         draw_runs(ax, tracks, color, group, trajectories=points == "trajectory")
@@ -84,8 +85,7 @@ def plot_flatness_compressibility(
             shown = values if points == "trajectory" else [v[t.chosen] for v, t in zip(values, tracks, strict=True)]
             log_where_positive(ax, np.hstack(shown), axis)
             (ax.set_xlabel if axis == "x" else ax.set_ylabel)(label_of(name))
-        if bound is not False:
-            lines = isolines(bound, tracks, y)
+        if lines is not None:
             draw_isolines(ax, lines, np.hstack([run.y for run in tracks]))
             sentences += isoline_sentences(lines)
         caption(ax, [_correlation(tracks, seed), *_choice(tracks, points, matched_loss), *sentences])
