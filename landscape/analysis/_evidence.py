@@ -7,63 +7,69 @@ from typing import Any
 
 import numpy as np
 
-from landscape.analysis._style import MARKERS, PALETTE, caption, new_axes, style
+from landscape.analysis._style import MARKERS, PALETTE, caption, log_where_positive, new_axes, panels, style
 
+_ARRAYS = ("precision", "log_evidence", "n_eff")
 _REACH = 4.0  # the axis goes so many times as far below the largest value as the median lies
 
 
 def plot_evidence(evidences: Any, *, per_example: bool = False, ax: Any = None) -> Any:
-    """Plot Laplace's log evidence over the precision of the prior, a curve a label, its largest value marked.
+    """Plot Laplace's log evidence and N_eff over the precision of the prior, a curve a label, the best one marked.
 
     Too small a precision wastes the prior on weights that the data rule out, too large a one forbids those that they
-    ask for. NaN (no Gaussian posterior) leaves a gap.
+    ask for. N_eff counts the parameters that the data set, and not the prior. NaN (no Gaussian posterior) leaves a gap.
 
     Args:
         evidences: Results of `landscape.volume.laplace_evidence`, or their `to_dict()`, by label; or a single one.
         per_example: Divide by the number of examples, to compare data sets of different size.
-        ax: Axes to draw on; those of a new figure by default.
+        ax: Two axes to draw on; those of a new figure by default.
 
     Returns:
-        The matplotlib axes.
+        Array of the two axes: evidence, N_eff.
 
     Raises:
-        ValueError: There is nothing to plot, or a curve lacks precisions or values.
-    """
+        ValueError: There is nothing to plot, a curve lacks precisions or values, or `ax` does not hold two axes.
+    """  # noqa: DOC503 - the panels raise one of them
     single = hasattr(evidences, "log_evidence") or (isinstance(evidences, Mapping) and "log_evidence" in evidences)
     labelled: Mapping[str, Any] = {"": evidences} if single else evidences
     curves = {str(label): _fields(str(label), each) for label, each in labelled.items()}
     if not curves:
         raise ValueError("there is no evidence to plot; give at least one result of laplace_evidence")
     with style():
-        ax = new_axes(size=(6.8, 4.6)) if ax is None else ax
+        axes = panels(new_axes(2, 1, (6.8, 6.0), sharex=True, height_ratios=[2, 1]) if ax is None else ax, 2)
+        upper, lower = axes
         for index, (label, found) in enumerate(curves.items()):
             order = np.argsort(found["precision"])
             precision = found["precision"][order]
             values = found["log_evidence"][order] / (found["n"] if per_example else 1)
             color = PALETTE[index % len(PALETTE)]
             line = {"color": color, "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "label": label or None}
-            ax.plot(precision, values, "-", **line)
+            upper.plot(precision, values, "-", **line)
+            lower.plot(precision, found["n_eff"][order], "-", **line)
             if np.isfinite(values).any():
                 best = int(np.nanargmax(values))
-                ax.plot(precision[best], values[best], "*", color=color, markersize=14, markeredgecolor="black")
-        ax.set_xscale("log")
-        ax.set_xlabel("precision τ of the prior N(0, 1/τ)")
-        ax.set_ylabel("log evidence" + (" per example (nats)" if per_example else " (nats)"))
+                upper.plot(precision[best], values[best], "*", color=color, markersize=14, markeredgecolor="black")
+        for panel in axes:
+            panel.set_xscale("log")
+        log_where_positive(lower, np.concatenate([found["n_eff"] for found in curves.values()]))
+        lower.set_xlabel("precision τ of the prior N(0, 1/τ)")
+        lower.set_ylabel("N_eff (parameters)")
+        upper.set_ylabel("log evidence" + (" per example (nats)" if per_example else " (nats)"))
         if not single:
-            ax.legend(loc="best")
-        caption(ax, [*_sentences(curves), *_cut(ax)])
-    return ax
+            upper.legend(loc="best")
+        caption(upper, [*_sentences(curves), *_cut(upper)])
+    return axes
 
 
 def _fields(label: str, each: Any) -> dict[str, Any]:
     plain = each if isinstance(each, Mapping) else each.to_dict()
-    if missing := [name for name in ("precision", "log_evidence", "n") if name not in plain]:
+    if missing := [name for name in (*_ARRAYS, "n") if name not in plain]:
         raise ValueError(f"the evidence {label!r} has no {missing[0]!r}; expected a result of laplace_evidence")
-    found = {**plain, **{name: np.atleast_1d(np.asarray(plain[name], float)) for name in ("precision", "log_evidence")}}
-    if found["precision"].shape != found["log_evidence"].shape:
-        raise ValueError(
-            f"the evidence {label!r} has {len(found['precision'])} precisions and {len(found['log_evidence'])} values"
-        )
+    found = {**plain, **{name: np.atleast_1d(np.asarray(plain[name], dtype=np.float64)) for name in _ARRAYS}}
+    lengths = [len(found[name]) for name in _ARRAYS]
+    if len(set(lengths)) > 1:
+        numbers = ", ".join(f"{count} of {name}" for name, count in zip(_ARRAYS, lengths, strict=True))
+        raise ValueError(f"the evidence {label!r} has unlike numbers of values: {numbers}")
     return found
 
 

@@ -44,7 +44,8 @@ _SETTINGS: dict[str, Any] = {
 CAPTION_SIZE = 9
 _MANY_DECADES = 1e3  # beyond, a label a decade is enough
 # Width of an average character of the default font, in units of its size.
-_CHARACTER = 0.52
+_CHARACTER = 0.49
+_NARROWEST = 20  # characters a line at least
 
 
 def style() -> AbstractContextManager[Any]:
@@ -81,10 +82,16 @@ def caption(ax: Any, sentences: Sequence[str], until: Any = None) -> None:
         until: Axes to the right of these, up to whose right end the lines may run.
     """
     ax.figure.canvas.figure.draw_without_rendering()  # the layout decides how wide the axes are
-    points = ((until or ax).get_window_extent().x1 - ax.get_window_extent().x0) / ax.figure.dpi * 72
-    width = max(20, int(points / (CAPTION_SIZE * _CHARACTER)))
-    lines = [line for text in (sentences[0], " ".join(sentences[1:])) for line in textwrap.wrap(text, width)]
-    ax.set_title("\n".join(lines), loc="left", fontsize=CAPTION_SIZE, linespacing=1.3)
+    right = (until or ax).get_window_extent().x1
+    room = right - ax.get_window_extent().x0
+    width = max(_NARROWEST, int(room / ax.figure.dpi * 72 / (CAPTION_SIZE * _CHARACTER)))
+    while True:
+        lines = [line for text in (sentences[0], " ".join(sentences[1:])) for line in textwrap.wrap(text, width)]
+        written = ax.set_title("\n".join(lines), loc="left", fontsize=CAPTION_SIZE, linespacing=1.3)
+        excess = written.get_window_extent().width / room
+        if excess <= 1 or width == _NARROWEST:
+            return
+        width = max(_NARROWEST, min(width - 1, int(width / excess)))  # its characters are wider than the average
 
 
 def legend_above(ax: Any, columns: int, title: str | None = None) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from landscape import FileError
 from landscape.analysis import plot_learning_coefficient
+from landscape.curvature import SpectralDensity
 from landscape.record import Coordinate, GroupSchema, MemoryRecorder, Run, Variable
 
 FLAGS = ("diverged", "large_step", "not_mixed")
@@ -88,6 +89,12 @@ def test_half_of_n_eff_is_that_of_the_density() -> None:
     stderr = (4 - 2 * np.log10(5)) / 2
     assert found == pytest.approx(np.array([[5, value, stderr], [30, value, stderr]]))
     assert "½ N_eff at z = γ/nβ = 0.5" in caption(plot_learning_coefficient(record()))
+
+
+def test_it_is_the_density_that_recorded_it() -> None:
+    density = SpectralDensity(np.array(NODES), np.array(WEIGHTS), P, seed=0, n_matvecs=0)
+    found = bars(plot_learning_coefficient(record()))["½ N_eff of the Hessian"]
+    assert 2 * found[0, 1] == pytest.approx(density.n_eff(Z).value, rel=1e-14)
 
 
 def test_a_row_with_fewer_probes(monkeypatch: pytest.MonkeyPatch) -> None:
