@@ -104,7 +104,7 @@ def granulated_kendall(
     Raises:
         ValueError: No axis, an unknown column or one without numbers, or an argument out of range.
 
-    Source: Jiang et al. 2020, arXiv:1912.02178, section 2.2.
+    Source: Jiang et al. 2020, arXiv:1912.02178.
 
     Where we differ: they take the repeats of a grid one by one and average (`within=[seed]` does that); we take all
     pairs of seeds, which has the same expectation where seeds are independent, and less variance.

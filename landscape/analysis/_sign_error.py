@@ -69,6 +69,7 @@ def sign_error(
     *,
     examples: int | None = None,
     least_weight: float = 0.5,
+    least_pairs: float = 0.0,
     resample: str | None = None,
     n_bootstrap: int = 2000,
     seed: int = 0,
@@ -83,7 +84,7 @@ def sign_error(
     a tie in either counting ½. Given are the mean over environments and the largest. A measure that explains
     generalisation has a small one everywhere; the mean alone can hide an intervention that it gets wrong always.
 
-    Where the target is an error rate on `examples` examples, small differences are noise of that sample: a pair weighs
+    Where the target is an error rate on `examples` examples (or its gap to the training error), small differences are noise of that sample: a pair weighs
     w = max(0, 1 − 2 exp(−2 m (Δg/2)²))², by Hoeffding's inequality a lower bound on the probability that both rates
     are off by less than |Δg|/2 (so that the order is right) where each was measured on m examples of its own.
 
@@ -100,6 +101,7 @@ def sign_error(
         within: Columns in which two runs must agree to be compared, though they are no axis.
         examples: m, number of examples behind a target that is an error rate; None for a target without such noise.
         least_weight: Environments whose pairs weigh less in the mean are discarded (with `examples`).
+        least_pairs: Environments of fewer effective pairs, (Σw)²/Σw², are discarded.
         resample: "settings" or "seeds", for the mean.
         n_bootstrap: Number of resamples.
         seed: Seed of the resampling.
@@ -109,14 +111,14 @@ def sign_error(
         Mean and worst sign error with intervals, and every environment's.
 
     Raises:
-        ValueError: No axis, an unknown column or one without numbers, `examples` with a target outside [0, 1], or an
+        ValueError: No axis, an unknown column or one without numbers, `examples` with a target outside [−1, 1], or an
             argument out of range.
 
-    Source: Dziugaite et al. 2020, arXiv:2010.11924, sections 3 to 5.
+    Source: Dziugaite et al. 2020, arXiv:2010.11924.
 
-    Where we differ: environments with too little weight are discarded by the mean weight of a pair, not by an effective
-    number of pairs, so that settings of one seed can be compared at all. Here every environment weighs alike in the
-    mean.
+    Where we differ: they discard environments of less than 12 effective pairs (of 100), which settings of one seed never
+    have, and keep those whose pairs all weigh little; by default we discard by the mean weight of a pair. Theirs is
+    `least_weight=0, least_pairs=12`.
     """  # noqa: DOC503 - the columns and the resampling raise some of it
     check_resampling(n_bootstrap, confidence)
     if not axes:
@@ -131,7 +133,9 @@ def sign_error(
     known = len(used) > 0 and not np.isnan([mu[used], g[used]]).any()
     errors, total = pairs.means(wrong, weights, pairs.whole())
     sizes = np.bincount(pairs.environment, minlength=len(pairs.ends))
-    counts_as = (total[0] >= least_weight * sizes) & (total[0] > 0) if known else np.ones(len(sizes), dtype=bool)
+    _, squared = pairs.means(wrong, weights**2, pairs.whole())
+    enough = (total[0] >= least_weight * sizes) & (total[0] ** 2 >= least_pairs * squared[0]) & (total[0] > 0)
+    counts_as = enough if known else np.ones(len(sizes), dtype=bool)
     errors = np.where(counts_as & known, errors[0], np.nan)
     mean = worst = mean_low = mean_high = worst_low = worst_high = np.nan
     where = ""
@@ -174,7 +178,7 @@ def _weights(pairs: Comparisons, target: np.ndarray, examples: int | None) -> np
         return np.ones(len(pairs.first))
     if examples < 1:
         raise ValueError(f"examples is {examples}; an error rate needs at least one example")
-    outside = (target < 0) | (target > 1)
+    outside = np.abs(target) > 1
     if outside.any():
         raise ValueError(
             f"the target holds {target[outside][0]:g}, which is no error rate; leave `examples` out for a target "

@@ -210,6 +210,15 @@ def test_weights_by_hoeffding() -> None:
     assert both.worst == pytest.approx(weight(0.1) / (weight(0.1) + weight(0.4)))
 
 
+def test_effective_pairs() -> None:
+    # Ten seeds a setting, g far apart: 100 pairs of weight 1. One seed a setting: one pair.
+    many = pd.DataFrame({"a": [0] * 10 + [1] * 10, "mu": range(20), "g": [0.1] * 10 + [0.9] * 10})
+    assert sign_error(many, "mu", "g", ["a"], examples=1000, least_pairs=100 - 1e-9, n_bootstrap=9).n_environments == 1
+    assert sign_error(many, "mu", "g", ["a"], examples=1000, least_pairs=100.1, n_bootstrap=9).n_environments == 0
+    few = many.iloc[[0, 10]]
+    assert sign_error(few, "mu", "g", ["a"], examples=1000, least_pairs=12, n_bootstrap=9).n_discarded == 1
+
+
 def test_pairs_within_noise_leave_nothing() -> None:
     table = pd.DataFrame({"a": [0, 1], "mu": [1.0, 2.0], "g": [0.100, 0.101]})
     found = sign_error(table, "mu", "g", ["a"], examples=100)
