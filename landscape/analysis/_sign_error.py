@@ -84,9 +84,10 @@ def sign_error(
     a tie in either counting ½. Given are the mean over environments and the largest. A measure that explains
     generalisation has a small one everywhere; the mean alone can hide an intervention that it gets wrong always.
 
-    Where the target is an error rate on `examples` examples (or its gap to the training error), small differences are noise of that sample: a pair weighs
-    w = max(0, 1 − 2 exp(−2 m (Δg/2)²))², by Hoeffding's inequality a lower bound on the probability that both rates
-    are off by less than |Δg|/2 (so that the order is right) where each was measured on m examples of its own.
+    Where the target is an error rate on `examples` examples (or its gap to the training error), small differences are
+    noise of that sample: a pair weighs w = max(0, 1 − 2 exp(−2 m (Δg/2)²))², by Hoeffding's inequality a
+    lower bound on the probability that both rates are off by less than |Δg|/2 (so that the order is right) where each
+    was measured on m examples of its own.
 
     Intervals are of percentiles; see `granulated_kendall` for "settings" and "seeds". Another choice of settings can
     hide the worst environment but not make a worse one, so resampling settings would tell the largest error little:
@@ -116,9 +117,9 @@ def sign_error(
 
     Source: Dziugaite et al. 2020, arXiv:2010.11924.
 
-    Where we differ: they discard environments of less than 12 effective pairs (of 100), which settings of one seed never
-    have, and keep those whose pairs all weigh little; by default we discard by the mean weight of a pair. Theirs is
-    `least_weight=0, least_pairs=12`.
+    Where we differ: they discard environments of less than 12 effective pairs (of 100), which settings of one seed
+    never have, and keep those whose pairs all weigh little; by default we discard by the mean weight of a pair. Theirs
+    is `least_weight=0, least_pairs=12`.
     """  # noqa: DOC503 - the columns and the resampling raise some of it
     check_resampling(n_bootstrap, confidence)
     if not axes:
