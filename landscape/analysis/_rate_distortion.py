@@ -43,7 +43,8 @@ class _Curve:
     bits: np.ndarray
     ideal: np.ndarray
     rise: np.ndarray
-    law: np.ndarray
+    foretold: np.ndarray
+    foretold_stderr: np.ndarray
     train_loss: float
 
     def x(self, name: str) -> np.ndarray:
@@ -56,7 +57,7 @@ def plot_rate_distortion(
     *,
     steps: Sequence[int] | str | None = None,
     label: Group | None = None,
-    law: str | None = None,
+    law: bool = False,
     group: str = "compressibility",
     ax: Any = None,
 ) -> Any:
@@ -64,7 +65,8 @@ def plot_rate_distortion(
 
     Tolerances that no code kept have no point, and the caption counts them; so it does rises that are not positive,
     which a logarithmic axis cannot show (decoded weights may have the lower loss). Where all runs have the same number
-    of parameters, an axis on the right has bits per parameter; between architectures it would mislead.
+    of parameters, an axis on the right has bits per parameter; between architectures it would mislead. Where several
+    families of codes were recorded, each has a curve.
 
     Args:
         runs: Paths of run files, or open runs.
@@ -72,8 +74,8 @@ def plot_rate_distortion(
         steps: Optimizer steps of the rows to draw, or "all"; the last row of each run by default.
         label: Attribute or hyper-parameter by name (or a callable of the run) that names the curves; by default the
             file, and the step where several are drawn.
-        law: Name of a recorded variable of bits, one for each tolerance, to draw as a dotted line beside: what a law
-            predicts.
+        law: Draw beside each code the rise that the quantisation law foretells at its step, κ step²/24 with the
+            recorded curvature κ, ± one standard error.
         group: Group of the file that holds the code lengths.
         ax: Axes to draw on; those of a new figure by default.
 
@@ -81,7 +83,7 @@ def plot_rate_distortion(
         The matplotlib axes.
 
     Raises:
-        FileError: A file cannot be read, or a run has no code lengths, step or variable of that name.
+        FileError: A file cannot be read, or a run has no code lengths, no row at a step, or no law.
         ValueError: Another x, or runs that are rows of a table.
     """  # noqa: DOC503 - what reads the runs raises some of it
     if x not in _AXES:
@@ -92,14 +94,17 @@ def plot_rate_distortion(
     if isinstance(label, str):
         require_setting(everyone, label)
     curves = [
-        _curve(member, row, label, law, several=steps is not None)
+        _curve(member, code, label, law, several=steps is not None)
         for member in everyone
         for row in _rows(measured_rows(member.source, group), member, steps)
+        for code in ([row.sel(family=name) for name in row["family"]] if "family" in row.dims else [row])
     ]
     with style():
         ax = new_axes(size=(7.2, 5.0)) if ax is None else ax
         hidden = sum(_draw(ax, curve, x, look) for curve, look in zip(curves, _looks(curves, steps), strict=True))
-        drawn = [np.where(np.isfinite(curve.bits), curve.x(x), np.nan) for curve in curves]
+        drawn = [
+            np.where(np.isfinite(curve.bits), each, np.nan) for curve in curves for each in (curve.x(x), curve.foretold)
+        ]
         positive = np.concatenate([values[values > 0] for values in drawn])
         if len(positive):
             ax.set_xscale("log")
@@ -108,7 +113,7 @@ def plot_rate_distortion(
         ax.set_xlabel(_AXES[x])
         ax.set_ylabel("code length (bits)")
         _per_parameter(ax, everyone)
-        _legend(ax, curves, law)
+        _legend(ax, law)
         caption(ax, _sentences(curves, x, hidden, law))
     return ax
 
@@ -128,26 +133,35 @@ def _rows(data: xr.Dataset, member: Member, steps: Sequence[int] | str | None) -
     return [data.sel(step=step) for step in wanted]
 
 
-def _curve(member: Member, row: xr.Dataset, label: Group | None, law: str | None, several: bool) -> _Curve:
-    if law is not None and (law not in row or row[law].dims != ("tolerance",)):
-        known = [str(name) for name in row.data_vars if row[name].dims == ("tolerance",)]
-        raise FileError(f"{member.name} has no variable {law!r} with a value a tolerance; it has {', '.join(known)}.")
+def _curve(member: Member, row: xr.Dataset, label: Group | None, law: bool, several: bool) -> _Curve:
+    if law and not {"law_curvature", "relative_step"} <= set(row):
+        raise FileError(
+            f"{member.name} has no quantisation law (law_curvature and relative_step); record it with one family of "
+            "grids."
+        )
     order = np.argsort(row["tolerance"].values)
 
-    def column(name: str | None) -> np.ndarray:
-        known = name is not None and name in row
-        return row[name].values[order].astype(np.float64) if known else np.full(len(order), np.nan)
+    def column(name: str) -> np.ndarray:
+        return row[name].values[order].astype(np.float64) if name in row else np.full(len(order), np.nan)
 
-    name = _name(member) if label is None else str(member.value(label))
+    def law_of(name: str) -> np.ndarray:
+        return (
+            float(row[name]) * column("relative_step") ** 2 / 24 if law and name in row else np.full(len(order), np.nan)
+        )
+
+    parts = [_name(member) if label is None else str(member.value(label))]
+    parts += [str(row["family"].values)] if "family" in row.coords else []
+    parts += [f"step {int(row['step'])}"] if several else []
     reached = column("reached")
     return _Curve(
-        f"{name}, step {int(row['step'])}" if several else name,
+        ", ".join(parts),
         member,
         row["tolerance"].values[order].astype(np.float64),
         np.where(reached == 0, np.nan, column("bits")),
         np.where(reached == 0, np.nan, column("ideal_bits")),
         column("loss_rise"),
-        column(law),
+        law_of("law_curvature"),
+        law_of("law_curvature_stderr"),
         float(row["train_loss"]),
     )
 
@@ -161,7 +175,7 @@ def _looks(curves: Sequence[_Curve], steps: Any) -> list[tuple[Any, str]]:
     """Return colour and marker of each curve: by step where one run is followed, else a colour a run."""
     one_run = len({curve.member.name for curve in curves}) == 1
     if steps is not None and one_run and len(curves) > 1:
-        shades = COLOR_MAP(np.linspace(0, 1, len(curves)))
+        shades = COLOR_MAP(np.linspace(0, 0.85, len(curves)))
         return [(shade, MARKERS[index % len(MARKERS)]) for index, shade in enumerate(shades)]
     return [(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]) for index in range(len(curves))]
 
@@ -174,8 +188,12 @@ def _draw(ax: Any, curve: _Curve, x: str, look: tuple[Any, str]) -> int:
     ax.plot(values[seen], curve.ideal[seen], "-", color=color, linewidth=1.2, zorder=2)
     edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
     ax.plot(values[seen], curve.bits[seen], marker, color=color, markersize=6, zorder=3, label=curve.label, **edge)
-    predicted = np.isfinite(curve.law) & (values > 0)
-    ax.plot(values[predicted], curve.law[predicted], ":", color=color, linewidth=1.6, zorder=2)
+    known = np.isfinite(curve.bits) & (curve.foretold > 0)
+    if known.any():
+        ax.plot(curve.foretold[known], curve.ideal[known], ":", color=color, linewidth=1.6, zorder=2)
+        if np.isfinite(curve.foretold_stderr[known]).any():
+            bars = {"fmt": "none", "ecolor": color, "elinewidth": 1, "capsize": 2, "zorder": 2}
+            ax.errorbar(curve.foretold[known], curve.ideal[known], xerr=curve.foretold_stderr[known], **bars)
     return int((np.isfinite(curve.bits) & ~(values > 0)).sum())
 
 
@@ -191,20 +209,20 @@ def _per_parameter(ax: Any, everyone: Sequence[Member]) -> None:
         plain_log_ticks(right.yaxis, np.array([low, high]) / count)
 
 
-def _legend(ax: Any, curves: Sequence[_Curve], law: str | None) -> None:
+def _legend(ax: Any, law: bool) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if len(handles) > _MOST_CURVES_NAMED:  # the ends of a training tell enough
         keep = np.unique(np.linspace(0, len(handles) - 1, _MOST_CURVES_NAMED).astype(int))
         handles, labels = [handles[index] for index in keep], [labels[index] for index in keep]
     ax_lines = [ax.plot([], [], "-", color=BLACK, linewidth=1.2)[0]]
     names = ["ideal length"]
-    if law is not None and any(np.isfinite(curve.law).any() for curve in curves):
+    if law:
         ax_lines.append(ax.plot([], [], ":", color=BLACK, linewidth=1.6)[0])
-        names.append(law.replace("_", " "))
+        names.append("law, κ step²/24")
     ax.legend([*handles, *ax_lines], [*labels, *names], loc="best")
 
 
-def _sentences(curves: Sequence[_Curve], x: str, hidden: int, law: str | None) -> list[str]:
+def _sentences(curves: Sequence[_Curve], x: str, hidden: int, law: bool) -> list[str]:
     points = sum(len(curve.bits) for curve in curves)
     missing = sum(int(np.isnan(curve.bits).sum()) for curve in curves)
     sentences = ["Points: streams that were written and decoded. Lines: their ideal length."]
@@ -221,8 +239,10 @@ def _sentences(curves: Sequence[_Curve], x: str, hidden: int, law: str | None) -
             f"NOT at matched loss: training losses {losses.min():.3g} to {losses.max():.3g}, more than a factor of "
             f"{LARGEST_RATIO:g}."
         )
-    if law is not None:
-        sentences.append("Dotted: a law's prediction, good to a factor of about two where the loss is not saturated.")
+    if law:
+        sentences.append(
+            "Dotted: at the rise that the quantisation law foretells for the same code, good to a factor of about two."
+        )
     return sentences
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,15 @@ NAN = float("nan")
 BITS, RISE = (4000.0, 2000.0, 1000.0), (0.009, 0.08, 0.9)
 
 
-def record(
-    *rows: dict[str, Any], group: str = "compressibility", parameters: int | None = 500, extra: Sequence[str] = ()
-) -> Run:
+def record(*rows: dict[str, Any], group: str = "compressibility", parameters: int | None = 500) -> Run:
     """A run with a row for each dict: bits, loss_rise, reached, train_loss, status."""
     attributes = {"hyper_parameters": {"width": 8}} | ({} if parameters is None else {"n_parameters": parameters})
     recorder = MemoryRecorder(attributes)
     along = ("tolerance",)
-    names = ("bits", "ideal_bits", "loss_rise", *extra)
+    given = {name for row in rows for name in row}
+    names = ("bits", "ideal_bits", "loss_rise", *({"relative_step"} & given))
     variables = [*(Variable(name, along) for name in names), Variable("reached", along, "i1")]
+    variables += [Variable(name) for name in sorted(given) if name.startswith("law_")]
     # Tolerances may be recorded in any order.
     recorder.declare(GroupSchema(group, "bits", variables, [Coordinate("tolerance", [0.1, 0.01, 1.0])]))
     shuffled = [1, 0, 2]
@@ -119,14 +118,34 @@ def test_runs_have_names_and_their_losses_are_compared() -> None:
         plot_rate_distortion(record(), label="widht")
 
 
-def test_a_recorded_law_is_drawn() -> None:
-    run = record({"law_bits": (3000.0, 2500.0, NAN)}, extra=["law_bits"])
-    ax = plot_rate_distortion(run, law="law_bits")
-    (law,) = lines(ax, ":")
-    assert law.tolist() == [[0.01, 3000.0], [0.1, 2500.0]]
-    assert ax.get_legend().get_texts()[-1].get_text() == "law bits"
-    with pytest.raises(FileError, match="no variable 'law_bits' with a value a tolerance; it has bits, ideal_bits"):
-        plot_rate_distortion(record(), law="law_bits")
+def test_the_law_stands_at_the_rise_that_it_foretells() -> None:
+    law = {"relative_step": (0.1, 0.4, 1.6), "law_curvature": 12.0, "law_curvature_stderr": 1.2}
+    ax = plot_rate_distortion(record(law), law=True)
+    (line,) = lines(ax, ":")
+    rises = 12 * np.array([0.1, 0.4, 1.6]) ** 2 / 24
+    assert line == pytest.approx(np.column_stack([rises, 0.99 * np.array(BITS)]))
+    (bars,) = ax.containers
+    widths = [np.ptp(np.asarray(segment)[:, 0]) for segment in bars.lines[2][0].get_segments()]
+    assert widths == pytest.approx(2 * 0.1 * rises)
+    assert ax.get_legend().get_texts()[-1].get_text() == "law, κ step²/24"
+    assert "foretells" in caption(ax)
+    assert lines(plot_rate_distortion(record(law)), ":") == []
+    with pytest.raises(FileError, match="no quantisation law .*law_curvature and relative_step"):
+        plot_rate_distortion(record(), law=True)
+
+
+def test_a_curve_for_each_family() -> None:
+    recorder = MemoryRecorder({"n_parameters": 500})
+    along = ("family", "tolerance")
+    variables = [Variable(name, along) for name in ("bits", "ideal_bits", "loss_rise")]
+    coordinates = [Coordinate("family", ("grid", "codebook")), Coordinate("tolerance", [0.01, 0.1])]
+    recorder.declare(GroupSchema("compressibility", "bits", variables, coordinates))
+    bits = np.array([[400.0, 200.0], [300.0, 250.0]])
+    recorder.append("compressibility", {"step": 1, "bits": bits, "ideal_bits": bits - 8, "loss_rise": bits / 1e4})
+    ax = plot_rate_distortion(recorder.run())
+    assert [points[:, 1].tolist() for points in lines(ax, "None")] == bits.tolist()
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["<memory>, grid", "<memory>, codebook", "ideal length"]
 
 
 def test_the_group_of_averaged_weights_stands_in() -> None:
