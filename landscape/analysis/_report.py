@@ -18,6 +18,8 @@ from landscape import __version__
 from landscape._errors import LandscapeError
 from landscape.analysis._connectivity import plot_connectivity
 from landscape.analysis._flatness import plot_flatness_compressibility
+from landscape.analysis._learning_coefficient import plot_learning_coefficient
+from landscape.analysis._rate_distortion import plot_rate_distortion
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._report_page import PAGE
 from landscape.analysis._sharpness import plot_sharpness
@@ -34,6 +36,8 @@ _OF_ONE_RUN: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("Weight averaging", plot_swa, "swa_trajectory"),
     ("Mode connectivity", plot_connectivity, "mode_connectivity"),
     ("Loss surface", plot_surface, "loss_surface"),
+    ("Code length at an allowed rise of the loss", plot_rate_distortion, "compressibility"),
+    ("Learning coefficient", plot_learning_coefficient, "learning_coefficient"),
 )
 _DPI = 110
 
