@@ -72,8 +72,8 @@ def plot_rate_distortion(
         runs: Paths of run files, or open runs.
         x: "tolerance" for the allowed rise of the loss, "loss_rise" for the one that the decoded weights really have.
         steps: Optimizer steps of the rows to draw, or "all"; the last row of each run by default.
-        label: Attribute or hyper-parameter by name (or a callable of the run) that names the curves; by default the
-            file, and the step where several are drawn.
+        label: Attribute or hyper-parameter by name (or a callable of the run) that names the curves, of which those of
+            one name look alike; by default the file, and the step where several are drawn.
         law: Draw beside each code the rise that the quantisation law foretells at its step, κ step²/24 with the
             recorded curvature κ, ± one standard error.
         group: Group of the file that holds the code lengths.
@@ -113,7 +113,7 @@ def plot_rate_distortion(
         ax.set_xlabel(_AXES[x])
         ax.set_ylabel("code length (bits)")
         _per_parameter(ax, everyone)
-        _legend(ax, law)
+        _legend(ax, law, label.replace("_", " ") if isinstance(label, str) else None)
         caption(ax, _sentences(curves, x, hidden, law))
     return ax
 
@@ -172,12 +172,15 @@ def _name(member: Member) -> str:
 
 
 def _looks(curves: Sequence[_Curve], steps: Any) -> list[tuple[Any, str]]:
-    """Return colour and marker of each curve: by step where one run is followed, else a colour a run."""
+    """Return colour and marker of each curve: by step where one run is followed, else by what the curve is called."""
     one_run = len({curve.member.name for curve in curves}) == 1
     if steps is not None and one_run and len(curves) > 1:
         shades = COLOR_MAP(np.linspace(0, 0.85, len(curves)))
         return [(shade, MARKERS[index % len(MARKERS)]) for index, shade in enumerate(shades)]
-    return [(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]) for index in range(len(curves))]
+    places = {label: place for place, label in enumerate(dict.fromkeys(curve.label for curve in curves))}
+    return [
+        (PALETTE[places[curve.label] % len(PALETTE)], MARKERS[places[curve.label] % len(MARKERS)]) for curve in curves
+    ]
 
 
 def _draw(ax: Any, curve: _Curve, x: str, look: tuple[Any, str]) -> int:
@@ -209,8 +212,9 @@ def _per_parameter(ax: Any, everyone: Sequence[Member]) -> None:
         plain_log_ticks(right.yaxis, np.array([low, high]) / count)
 
 
-def _legend(ax: Any, law: bool) -> None:
-    handles, labels = ax.get_legend_handles_labels()
+def _legend(ax: Any, law: bool, title: str | None) -> None:
+    named = {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    handles, labels = list(named.values()), list(named)
     if len(handles) > _MOST_CURVES_NAMED:  # the ends of a training tell enough
         keep = np.unique(np.linspace(0, len(handles) - 1, _MOST_CURVES_NAMED).astype(int))
         handles, labels = [handles[index] for index in keep], [labels[index] for index in keep]
@@ -219,7 +223,7 @@ def _legend(ax: Any, law: bool) -> None:
     if law:
         ax_lines.append(ax.plot([], [], ":", color=BLACK, linewidth=1.6)[0])
         names.append("law, κ step²/24")
-    ax.legend([*handles, *ax_lines], [*labels, *names], loc="best")
+    ax.legend([*handles, *ax_lines], [*labels, *names], loc="best", title=title)
 
 
 def _sentences(curves: Sequence[_Curve], x: str, hidden: int, law: bool) -> list[str]:

@@ -109,7 +109,11 @@ def test_checkpoints_of_a_training() -> None:
 
 def test_runs_have_names_and_their_losses_are_compared() -> None:
     ax = plot_rate_distortion([record({"train_loss": 0.1}), record({"train_loss": 0.5})], label="width")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["8", "8", "ideal length"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["8", "ideal length"]
+    assert ax.get_legend().get_title().get_text() == "width"
+    assert len({line.get_color() for line in ax.lines if line.get_linestyle() == "None"}) == 1
+    losses = iter("ab")
+    ax = plot_rate_distortion([record({"train_loss": 0.1}), record({"train_loss": 0.5})], label=lambda _: next(losses))
     assert len({line.get_color() for line in ax.lines if line.get_linestyle() == "None"}) == 2
     assert "NOT at matched loss: training losses 0.1 to 0.5" in caption(ax)
     ax = plot_rate_distortion(record(), label=lambda run: run.attributes["n_parameters"])
