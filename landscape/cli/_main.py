@@ -13,6 +13,7 @@ from landscape._errors import LandscapeError
 _SUBCOMMANDS = {
     "connect": "Measure the paths between two checkpoints, and their barriers.",
     "demo": "Train small networks on real data and draw the project's figures.",
+    "describe": "Measure how many bits describe the labels of a data set, given a model that learns them.",
     "plot": "Draw a figure from run files.",
     "show": "Print what a run file holds.",
 }

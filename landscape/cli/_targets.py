@@ -65,21 +65,25 @@ def build_model(target: Any, path: Path) -> nn.Module:
     Raises:
         LandscapeError: The model cannot be built, or the weights do not fit it.
     """
-    if path.suffix in _RUN_SUFFIXES:
-        run = open_run(path)
-        tensors: Mapping[str, Any] = run.state_dict()
-        settings = dict(run.attributes.get("hyper_parameters") or {})
-    else:
-        tensors, settings = load_checkpoint(path)
-    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
-    model = call(target, _accepted(target, settings) if with_settings else {}, "the model")
-    if not isinstance(model, nn.Module):
-        raise LandscapeError(
-            f"--model must name a LightningModule class or something that returns a module when called; it gave "
-            f"{type(model).__name__}"
-        )
+    tensors, settings = _read(path)
+    model = _new_model(target, settings)
     _load(model, tensors, path)
     return model.cpu()
+
+
+def model_maker(target: Any, path: Path | None = None) -> Callable[[], nn.Module]:
+    """Return what makes a new, untrained model at each call.
+
+    Args:
+        target: As in `build_model`.
+        path: A checkpoint or run file whose hyper-parameters a LightningModule class is called with; its weights are
+            not taken.
+
+    Returns:
+        A function without arguments, which raises a LandscapeError where the model cannot be built.
+    """
+    settings = {} if path is None else _read(path)[1]
+    return lambda: _new_model(target, settings)
 
 
 def read_batches(target: Any, count: int | None = None) -> list[Any]:
@@ -132,6 +136,25 @@ def call(target: Callable[..., Any], settings: Mapping[str, Any], what: str) -> 
     except Exception as error:
         name = getattr(target, "__name__", repr(target))
         raise LandscapeError(f"{what} could not be made by {name}: {type(error).__name__}: {error}") from error
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return the tensors by name and the hyper-parameters of a checkpoint or run file."""
+    if path.suffix in _RUN_SUFFIXES:
+        run = open_run(path)
+        return run.state_dict(), dict(run.attributes.get("hyper_parameters") or {})
+    return load_checkpoint(path)
+
+
+def _new_model(target: Any, settings: Mapping[str, Any]) -> nn.Module:
+    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
+    model = call(target, _accepted(target, settings) if with_settings else {}, "the model")
+    if not isinstance(model, nn.Module):
+        raise LandscapeError(
+            f"--model must name a LightningModule class or something that returns a module when called; it gave "
+            f"{type(model).__name__}"
+        )
+    return model
 
 
 def _accepted(target: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:

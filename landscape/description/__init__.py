@@ -6,7 +6,8 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     __name__,
     submod_attrs={
         "_lightning": ["LightningTraining"],
-        "_prequential": ["Orders", "Prequential", "prequential", "prequential_orders"],
+        "_orders": ["Orders", "prequential_orders"],
+        "_prequential": ["Prequential", "prequential"],
         "_training": ["AdamTraining"],
         "_two_part": ["TwoPart", "two_part"],
     },

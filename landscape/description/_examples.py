@@ -102,7 +102,8 @@ def block_ends(blocks: int | Sequence[int], count: int) -> Integers:
     ends = [int(end) for end in blocks]
     if not ends or ends[0] < 1 or ends[-1] != count or any(b <= a for a, b in zip(ends, ends[1:], strict=False)):
         raise ValueError(
-            f"found block ends {list(blocks)}, expected numbers of examples that increase from at least 1 to all {count}"
+            f"found block ends {list(blocks)}, expected numbers of examples that increase from at least 1 "
+            f"to all {count}"
         )
     return np.asarray(ends, dtype=np.int64)
 

@@ -76,7 +76,7 @@ def class_labels(scores: torch.Tensor, target: torch.Tensor, ignore_index: int =
     labels = target.detach().reshape(-1)
     kept = labels != ignore_index
     labels = labels[kept].to(torch.int64)
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise MeasurementError(
             f"found labels from {int(labels.min())} to {int(labels.max())} and scores of {classes} classes; expected "
             f"labels from 0 to {classes - 1}"
@@ -191,8 +191,8 @@ def model_labels(model: Any, batch: Any) -> Labels:
             return observer.only(step.description)
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)):
             raise MeasurementError(
-                f"the examples are a {type(batch).__name__} and no pair of inputs and class indices, so it is not known "
-                f"what their labels are: {_ADVICE}"
+                f"the examples are a {type(batch).__name__} and no pair of inputs and class indices, so it is not "
+                f"known what their labels are: {_ADVICE}"
             )
         scores = model(batch[0])
         if not isinstance(scores, torch.Tensor):

@@ -103,7 +103,7 @@ def lightning_namespace(module: Any) -> str | None:
 def _stopping(base: type, best: BestWeights, every: int) -> Any:
     """Make a callback of the Trainer's own namespace that looks at the held-out loss and stops the fit."""
 
-    class HeldOutLoss(base):  # type: ignore[misc]
+    class HeldOutLoss(base):
         last = 0
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from landscape import _batches
 from landscape._errors import MeasurementError
-from landscape._results import Estimate, Result
+from landscape._results import Result
 from landscape.description._examples import as_batch, block_ends, check_fraction, on_device_of, take
 from landscape.description._labels import Labels, evaluating, joined, model_labels
 from landscape.description._lightning import LightningTraining, lightning_namespace
@@ -61,39 +61,6 @@ class Prequential(Result):
     seed: int
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Orders(Result):
-    """Prequential code lengths of the same labels in several orders: their mean, and how far they spread.
-
-    Attributes:
-        bits: Mean length.
-        stderr: Its standard error over the orders; NaN for a single one.
-        ratio: Mean ratio to the uniform code.
-        ratio_stderr: Its standard error.
-        lengths: The length of each order, exact, shape (orders,).
-        block_bits: Length of each block, shape (orders, blocks).
-        block_ends: Examples sent after each block, shape (blocks,).
-        uniform_bits: Length of the uniform code.
-        n_labels: How many labels were sent.
-        classes: How many values a label can have.
-        smoothing: Weight of the uniform distribution in every prediction.
-        seeds: The seed of each order.
-    """
-
-    bits: float
-    stderr: float
-    ratio: float
-    ratio_stderr: float
-    lengths: Floats
-    block_bits: Floats
-    block_ends: Integers
-    uniform_bits: float
-    n_labels: int
-    classes: int
-    smoothing: float
-    seeds: Integers
-
-
 def prequential(
     make_model: MakeModel,
     examples: Any,
@@ -125,8 +92,8 @@ def prequential(
             of batches, a DataLoader. The examples stand along the first dimension of every tensor.
         train: Called with a fresh model and the batch of all examples sent so far, in their order; trains the model in
             place, or returns another one. By default `LightningTraining()` for LightningModules, else `AdamTraining()`.
-        blocks: Number of blocks, each as long as all before it (the first two are alike), or the number of examples sent
-            after each. The first is sent by the uniform code.
+        blocks: Number of blocks, each as long as all before it (the first two are alike), or the number of examples
+            sent after each. The first is sent by the uniform code.
         seed: Seed of the order of the examples, of the initial weights and of the trainings.
         shuffle: Whether the examples are sent in random order; otherwise in their own.
         smoothing: Mix each prediction with the uniform distribution, p ← (1 − ε) p + ε/classes: a label then costs at
@@ -143,15 +110,16 @@ def prequential(
         MeasurementError: There are no examples, or it cannot be told what the labels cost.
         ValueError: An argument is out of range.
 
-    Source: Dawid 1984, "Present position and potential developments: the prequential approach"; Blier and Ollivier 2018,
-    arXiv:1802.07044; online coding of Voita and Titov 2020, arXiv:2003.12298.
+    Source: Dawid 1984, "Present position and potential developments: the prequential approach"; Blier and Ollivier
+    2018, arXiv:1802.07044; online coding of Voita and Titov 2020, arXiv:2003.12298.
 
     Where we differ: block ends double (n/128, ..., n/2, n for eight) where Voita and Titov take 0.1, 0.2, 0.4 ... %; no
     part of a model is handed on from block to block; a training stops by examples that have been sent, never by others.
 
     Example:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
-        >>> found = prequential(lambda: torch.nn.Linear(1, 2), (x, (x[:, 0] > 0).long()), AdamTraining(learning_rate=0.1))
+        >>> labels = (x[:, 0] > 0).long()
+        >>> found = prequential(lambda: torch.nn.Linear(1, 2), (x, labels), AdamTraining(learning_rate=0.1))
         >>> found.bits < found.uniform_bits
         True
     """
@@ -187,55 +155,6 @@ def prequential(
         classes=labels.classes,
         smoothing=smoothing,
         seed=seed,
-    )
-
-
-def prequential_orders(
-    make_model: MakeModel,
-    examples: Any,
-    train: Train | None = None,
-    *,
-    seeds: Sequence[int] = (0, 1, 2),
-    **options: Any,
-) -> Orders:
-    """Measure the prequential code length in several random orders of the examples, one a seed.
-
-    The length in one order has no error: it is what that code takes. Another order, with other initial weights, takes
-    another number of bits; the standard error is of the mean over orders.
-
-    Args:
-        make_model: As in `prequential`.
-        examples: As in `prequential`; an iterable is read once.
-        train: As in `prequential`.
-        seeds: The seeds, all different.
-        **options: Further arguments of `prequential`.
-
-    Returns:
-        Mean, standard error, and the length of every order.
-
-    Raises:
-        ValueError: There are no seeds, or one stands twice.
-    """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"found seeds {list(seeds)}, expected at least one, and each only once")
-    everything = as_batch(examples)
-    results = [prequential(make_model, everything, train, seed=seed, **options) for seed in seeds]
-    bits = Estimate.from_samples([result.bits for result in results], None)
-    ratio = Estimate.from_samples([result.ratio for result in results], None)
-    first = results[0]
-    return Orders(
-        bits=bits.value,
-        stderr=bits.stderr,
-        ratio=ratio.value,
-        ratio_stderr=ratio.stderr,
-        lengths=np.array([result.bits for result in results]),
-        block_bits=np.stack([result.block_bits for result in results]),
-        block_ends=first.block_ends,
-        uniform_bits=first.uniform_bits,
-        n_labels=first.n_labels,
-        classes=first.classes,
-        smoothing=first.smoothing,
-        seeds=np.asarray(seeds, dtype=np.int64),
     )
 
 
@@ -279,6 +198,7 @@ class _Sender:
             nats = torch.as_tensor(self._nats(model, batch)).detach().double()
         if nats.ndim != 1:
             raise MeasurementError(
-                f"`nats` returned a tensor of shape {tuple(nats.shape)}, expected one number for each label of the batch"
+                f"`nats` returned a tensor of shape {tuple(nats.shape)}, expected one number for each label of the "
+                "batch"
             )
         return Labels(nats, self._classes)

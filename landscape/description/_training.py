@@ -19,9 +19,9 @@ from landscape.description._examples import check_fraction, on_device_of, split_
 class AdamTraining:
     """Train a module by Adam on what has been sent, and stop by the tail of it, which is held out.
 
-    Every `every` steps the loss of the held-out tail is taken in eval mode; the training ends when it has not fallen for
-    `patience` looks, and the weights with the lowest are kept, the initial ones included. Only examples that both sides
-    know are looked at, so the choice costs no bits. With fewer than two examples nothing is trained.
+    Every `every` steps the loss of the held-out tail is taken in eval mode; the training ends when it has not fallen
+    for `patience` looks, and the weights with the lowest are kept, the initial ones included. Only examples that both
+    sides know are looked at, so the choice costs no bits. With fewer than two examples nothing is trained.
 
     Attributes:
         learning_rate: Of Adam.

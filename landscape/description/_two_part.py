@@ -75,8 +75,8 @@ def two_part(
 
     L(w, y | x) = bits(code) + n · NLL(decode(code)) / ln 2
 
-    NLL is the mean loss in nats over all n labels, of weights that were really decoded. A finer code takes more bits and
-    leaves fewer for the labels; the codes are those of the fewest bits at each tolerance, found by
+    NLL is the mean loss in nats over all n labels, of weights that were really decoded. A finer code takes more bits
+    and leaves fewer for the labels; the codes are those of the fewest bits at each tolerance, found by
     `landscape.compression.bits`, and the shortest sum is the choice of minimum description length. The receiver needs
     inputs, architecture and buffers; buffers are not counted.
 
@@ -92,8 +92,8 @@ def two_part(
         The shortest length with its parts, and the whole curve.
 
     Raises:
-        MeasurementError: The loss is seen to be no mean −ln p of labels: a squared error, several losses, class weights,
-            label smoothing, a penalty. Or as in `landscape.compression.bits`.
+        MeasurementError: The loss is seen to be no mean −ln p of labels: a squared error, several losses, class
+            weights, label smoothing, a penalty. Or as in `landscape.compression.bits`.
 
     Source: Rissanen 1978, "Modeling by shortest data description"; Blier and Ollivier 2018, arXiv:1802.07044, who find
     such codes of networks longer than the uniform code, where prequential ones are short.
@@ -112,8 +112,9 @@ def two_part(
         # Labels have finite bits each, rounding included; further terms of a loss are larger than this.
         if not math.isclose(nll, curve.loss, rel_tol=1e-3, abs_tol=1e-5):
             raise MeasurementError(
-                f"the loss is {curve.loss:.6g} and the mean −ln p of its {n_labels} labels {nll:.6g}: it is no code length "
-                "(class weights, label smoothing, or a further term such as a penalty); measure the plain cross-entropy"
+                f"the loss is {curve.loss:.6g} and the mean −ln p of its {n_labels} labels {nll:.6g}: it is no code "
+                "length (class weights, label smoothing, or a further term such as a penalty); measure the plain "
+                "cross-entropy"
             )
     labels = n_labels * (curve.loss + curve.loss_rise) / math.log(2)
     total = curve.bits + labels
@@ -143,6 +144,9 @@ def two_part(
 
 def _seen(objective: Any) -> tuple[float, int, int] | None:
     """Watch the loss on every batch: mean −ln p, number of labels and of classes; None where nothing is called.
+
+    Returns:
+        The three, or None.
 
     Raises:
         MeasurementError: A loss is called that is no −ln p of labels, or several.
