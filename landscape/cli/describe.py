@@ -67,8 +67,8 @@ def command(checkpoint: Path | None, model: Any, data: Any, as_json: bool, **opt
     """Measure how many bits describe the labels of a data set: few where a model learns their rule.
 
     Prequential: the labels are sent block by block, each by the model trained on the blocks before it, from new
-    weights and in several random orders. With a CHECKPOINT (or a run file with recorded weights), also in two parts: its
-    weights, rounded and coded, and the labels under what they decode to. What --model and --data name is written
+    weights and in several random orders. With a CHECKPOINT (or a run file with recorded weights), also in two parts:
+    its weights, rounded and coded, and the labels under what they decode to. What --model and --data name is written
     package.module:name or file.py:name.
     """  # noqa: DOC501 - this text is what --help prints
     try:
@@ -132,7 +132,7 @@ def _print(orders: Orders, parts: TwoPart | None) -> None:
 
     def add(name: str, bits: float, stderr: float = 0.0) -> None:
         columns = (1.0, 1 / orders.n_labels, 1 / orders.uniform_bits if orders.uniform_bits else float("nan"))
-        table.add_row(name, *(with_error(bits * factor, stderr * factor) for factor in columns))
+        table.add_row(name, *(_number(bits * factor, stderr * factor) for factor in columns))
 
     add("uniform", orders.uniform_bits)
     for seed, length in zip(orders.seeds, orders.lengths, strict=True):
@@ -160,6 +160,12 @@ def _print_parts(console: Console, parts: TwoPart) -> None:
     console.print(f"Two parts: {parts.family}; shortest where the loss may rise by {parts.tolerance:g} nats a label.")
     if parts.assumption:
         console.print(f"Assumed: {parts.assumption}.")
+
+
+def _number(value: float, stderr: float) -> str:
+    if stderr > 0 or abs(value) < 1e3:
+        return with_error(value, stderr).replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{value:.0f}"
 
 
 def _table(*titles: str) -> Table:

@@ -80,7 +80,7 @@ def prequential_orders(
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"found seeds {list(seeds)}, expected at least one, and each only once")
-    everything = as_batch(examples)
+    everything = [as_batch(examples)]  # one batch, whatever its structure
     results = [prequential(make_model, everything, train, seed=seed, **options) for seed in seeds]
     bits = Estimate.from_samples([result.bits for result in results], None)
     ratio = Estimate.from_samples([result.ratio for result in results], None)

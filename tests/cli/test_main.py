@@ -27,11 +27,11 @@ def call(*arguments: object, code: str = _ENTRY) -> subprocess.CompletedProcess[
 def test_help_names_the_commands(runner: CliRunner) -> None:
     result = runner.invoke(main, ["--help"])
     assert result.exit_code == 0
-    for name in ("connect", "demo", "plot", "show"):
+    for name in ("connect", "demo", "describe", "plot", "show"):
         assert name in result.stdout
 
 
-@pytest.mark.parametrize("command", ["connect", "demo", "plot", "show"])
+@pytest.mark.parametrize("command", ["connect", "demo", "describe", "plot", "show"])
 def test_each_help_has_an_example(runner: CliRunner, command: str) -> None:
     result = runner.invoke(main, [command, "--help"])
     assert result.exit_code == 0

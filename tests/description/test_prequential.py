@@ -245,6 +245,9 @@ def test_batches_are_joined() -> None:
     train = AdamTraining(steps=20)
     whole = prequential(network, (x, y), train, blocks=3)
     np.testing.assert_array_equal(prequential(network, loader, train, blocks=3).block_bits, whole.block_bits)
+    orders = prequential_orders(network, loader, train, blocks=3, seeds=[0])
+    np.testing.assert_array_equal(orders.block_bits, [whole.block_bits])
+    np.testing.assert_array_equal(orders.block_labels, [[13, 12, 25]])
 
 
 def test_sequences_with_ignored_targets_count_labels(helpers) -> None:
