@@ -15,6 +15,7 @@ _SUBCOMMANDS = {
     "demo": "Train small networks on real data and draw the project's figures.",
     "describe": "Measure how many bits describe the labels of a data set, given a model that learns them.",
     "plot": "Draw a figure from run files.",
+    "repair": "Say what a killed training has left in a run file, and write a clean copy.",
     "show": "Print what a run file holds.",
 }
 _INTERRUPTED = 130

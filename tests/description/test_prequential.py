@@ -182,6 +182,30 @@ def test_equal_seeds_give_equal_codes_and_leave_no_trace() -> None:
     assert first.to_dict()["bits"] == first.bits
 
 
+def test_generators_are_put_back_after_a_training_that_fails() -> None:
+    def fails(model, examples) -> None:
+        torch.rand(3)
+        np.random.rand()
+        raise RuntimeError("no training today")
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    with pytest.raises(RuntimeError, match="no training today"):
+        prequential(network, points(20), fails)
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+def test_a_training_may_return_another_model(helpers) -> None:
+    def train(model, examples):
+        learnt = helpers.Counts(3, 0.5)
+        learnt.learn(examples)
+        return learnt
+
+    x, y = labelled(40, 3)
+    found = prequential(lambda: helpers.Counts(3, 0.5), (x, y), train, blocks=range(1, 41))
+    assert found.bits == pytest.approx(kt_bits(np.bincount(y.numpy(), minlength=3)), rel=1e-12)
+
+
 def test_orders_are_the_codes_of_their_seeds() -> None:
     train = AdamTraining(learning_rate=0.02, steps=40)
     orders = prequential_orders(network, points(), train, blocks=3, seeds=[4, 2])
