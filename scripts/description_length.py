@@ -72,7 +72,8 @@ def describe(corruption: float, seed: int) -> dict[str, Any]:
     from landscape.studies._digits import loaders
 
     torch.set_num_threads(1)
-    x, y = loaders(100, corruption, seed)[0].dataset.tensors
+    data: Any = loaders(100, corruption, seed)[0].dataset
+    x, y = data.tensors
 
     def network() -> nn.Module:
         return nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES))
