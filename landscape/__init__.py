@@ -18,6 +18,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "record",
         "sharpness",
         "surface",
+        "volume",
     ],
     submod_attrs={
         "_errors": ["FileError", "LandscapeError", "MeasurementError"],
@@ -44,4 +45,5 @@ __all__ = [
     "record",
     "sharpness",
     "surface",
+    "volume",
 ]

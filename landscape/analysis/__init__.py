@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "_correlation": ["Correlation", "kendall"],
         "_flatness": ["plot_flatness_compressibility"],
         "_labels": ["label_of"],
+        "_report": ["write_report"],
         "_sharpness": ["plot_sharpness"],
         "_spectrum": ["plot_spectrum"],
         "_summary": ["summarize"],

@@ -55,6 +55,20 @@ def summarize(run: RunLike) -> dict[str, Any]:
     }
 
 
+def value_text(entry: dict[str, Any]) -> str:
+    """Write a value of a summary with its standard error, where it has one.
+
+    Args:
+        entry: `first` or `last` of a value.
+
+    Returns:
+        The text.
+    """
+    value, stderr = entry["value"], entry["stderr"]
+    text = f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+    return text if np.isnan(stderr) else f"{text} ± {stderr:.2g}"
+
+
 def _group(name: str, table: pd.DataFrame, failed: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
     seconds = table["wall_seconds"].to_numpy(dtype=np.float64)
     return {

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch.nn.functional as F  # noqa: N812
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +15,10 @@ from rich.table import Table
 from landscape._errors import LandscapeError
 from landscape._results import Result, with_error
 from landscape.cli._json import strict
-from landscape.cli._targets import Target, build_model, model_maker, read_batches
+from landscape.cli._targets import Target, build_model, make_objective, model_maker, read_batches
 from landscape.description import AdamTraining, LightningTraining, Orders, TwoPart, prequential_orders, two_part
 from landscape.description._lightning import lightning_namespace
 from landscape.isolation import seeded
-from landscape.objective import Objective
 
 _EXAMPLE = (
     "\b\nExample:\n"
@@ -106,11 +104,7 @@ def _measure(checkpoint: Path | None, model: Any, data: Any, options: dict[str, 
         settings["learning_rate"] = options["learning_rate"]
     parts = None
     if checkpoint is not None:
-        trained = build_model(model, checkpoint)
-        own = hasattr(trained, "training_step")
-        parts = two_part(
-            Objective.from_lightning(trained, batches) if own else Objective(trained, F.cross_entropy, batches)
-        )
+        parts = two_part(make_objective(build_model(model, checkpoint), None, batches))
     orders = prequential_orders(
         make,
         batches,

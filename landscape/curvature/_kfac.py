@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._step import ModelStep
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._selection import sublayout
@@ -68,6 +69,7 @@ class KroneckerOperator(SymmetricOperator):
         return f"KroneckerOperator({self.method}, {inverse}P={self.shape[0]}, n_matvecs={self.n_matvecs})"
 
 
+@of_objective
 def kfac(objective: Objective, method: str = "kfac", approximation: str = "expand") -> KroneckerOperator:
     """Approximate the Gauss-Newton matrix by one Kronecker product A ⊗ B a layer, weights and biases apart.
 

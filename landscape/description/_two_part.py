@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.compression import bits
 from landscape.description._labels import LabelObserver, Labels, joined
@@ -63,6 +64,7 @@ class TwoPart(Result):
     family: str
 
 
+@of_objective
 def two_part(
     objective: Any,
     family: str = "uniform-tensor",

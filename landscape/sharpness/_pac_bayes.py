@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
@@ -40,6 +41,7 @@ class NoiseTolerance(Estimate):
     n_evaluations: int
 
 
+@of_objective
 def pac_bayes(
     objective: Objective,
     drop: float | Sequence[float] = 0.1,

@@ -42,5 +42,6 @@ def test_the_public_names() -> None:
         "plot_surface",
         "plot_swa",
         "summarize",
+        "write_report",
         "write_surface_html",
     ]

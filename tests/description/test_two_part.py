@@ -103,6 +103,11 @@ def test_ignored_targets_are_no_labels() -> None:
     assert found.bits == pytest.approx(alone.bits, rel=1e-5)
 
 
+def test_a_model_is_no_objective() -> None:
+    with pytest.raises(TypeError, match="two_part was given a Linear, which has no loss of its own"):
+        two_part(toy()[0])
+
+
 def test_a_tolerance_that_no_code_keeps_has_no_length() -> None:
     model, x, y = toy(30)
     objective = Objective(model, nn.CrossEntropyLoss(), [(x, y)], dtype=torch.float64)
