@@ -17,7 +17,7 @@ from landscape import _batches
 from landscape._errors import MeasurementError
 from landscape.description._examples import on_device_of, split_tail, take
 from landscape.description._labels import step_loss
-from landscape.description._training import BestWeights, check_settings
+from landscape.description._training import FEWEST, BestWeights, RandomBatches, check_settings
 
 _NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
@@ -64,15 +64,14 @@ class LightningTraining:
             raise MeasurementError(
                 f"{type(module).__name__} is no LightningModule; give AdamTraining() or a training function of your own"
             )
-        if _batches.n_examples(examples) < 2:
+        if _batches.n_examples(examples) < FEWEST:
             return
         lightning = importlib.import_module(name)
         past, held = split_tail(examples, self.held_out)
         best = BestWeights(module, lambda: step_loss(module, on_device_of(held, module)), self.patience)
         loader: Any = DataLoader(
             range(_batches.n_examples(past)),  # type: ignore[arg-type]  # a sequence is a dataset
-            batch_size=self.batch_size,
-            shuffle=True,
+            batch_sampler=RandomBatches(_batches.n_examples(past), self.batch_size),
             collate_fn=lambda indices: take(past, indices),
         )
         settings: dict[str, Any] = {

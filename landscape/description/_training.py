@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from landscape import _batches
 from landscape.description._examples import check_fraction, on_device_of, split_tail, take
 
+FEWEST = 3  # examples to train on: two, for batch normalisation, and one that is held out
+
 
 @dataclasses.dataclass(frozen=True)
 class AdamTraining:
@@ -21,7 +24,7 @@ class AdamTraining:
 
     Every `every` steps the loss of the held-out tail is taken in eval mode; the training ends when it has not fallen
     for `patience` looks, and the weights with the lowest are kept, the initial ones included. Only examples that both
-    sides know are looked at, so the choice costs no bits. With fewer than two examples nothing is trained.
+    sides know are looked at, so the choice costs no bits. With fewer than three examples nothing is trained.
 
     Attributes:
         learning_rate: Of Adam.
@@ -53,18 +56,18 @@ class AdamTraining:
             model: The module.
             examples: A pair of inputs and targets, the order of sending along the first dimension.
         """
-        if _batches.n_examples(examples) < 2:
+        if _batches.n_examples(examples) < FEWEST:
             return
         (x, y), held = (on_device_of(part, model) for part in split_tail(examples, self.held_out))
         best = BestWeights(model, lambda: self._loss(model, held), self.patience)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
-        step, count = 0, _batches.n_examples((x, y))
-        stop = best.look()
+        batches = RandomBatches(_batches.n_examples((x, y)), self.batch_size)
+        step, stop = 0, best.look()
         while step < self.steps and not stop:
-            for indices in torch.randperm(count).split(self.batch_size):
+            for indices in batches:
                 model.train()
                 optimizer.zero_grad()
-                self.loss_fn(model(take(x, indices.numpy())), take(y, indices.numpy())).backward()
+                self.loss_fn(model(take(x, indices)), take(y, indices)).backward()
                 optimizer.step()
                 step += 1
                 stop = (step % self.every == 0 or step == self.steps) and best.look()
@@ -76,6 +79,31 @@ class AdamTraining:
         model.eval()
         with torch.no_grad():
             return float(self.loss_fn(model(batch[0]), batch[1]))
+
+
+class RandomBatches:
+    """Indices of examples in random batches, in another order each time; a last batch of one joins that before it.
+
+    Batch normalisation has no statistics of one example.
+
+    Args:
+        count: Number of examples.
+        size: Examples a batch.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self._count, self._size = count, size
+        self._starts = list(range(0, count, size))
+        if len(self._starts) > 1 and count % size == 1 and size > 1:
+            self._starts.pop()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(self._count).tolist()
+        for start, stop in itertools.pairwise([*self._starts, self._count]):
+            yield order[start:stop]
 
 
 class BestWeights:

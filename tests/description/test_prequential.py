@@ -256,11 +256,35 @@ def test_weights_that_the_tail_speaks_against_are_not_kept(train: AdamTraining) 
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_one_example_trains_nothing() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_examples_train_nothing(count: int) -> None:
     model = nn.Linear(2, 3)
     before = model.weight.clone()
-    AdamTraining()(model, (torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)))
+    AdamTraining()(model, (torch.ones(count, 2), torch.zeros(count, dtype=torch.int64)))
     assert torch.equal(before, model.weight)
+
+
+def test_batch_normalisation_never_meets_one_example() -> None:
+    sizes = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                sizes.append(len(x))
+            return self.net(x)
+
+    train = AdamTraining(batch_size=8, steps=6)
+    found = prequential(Watching, points(160), train, blocks=[1, 2, 3, 10, 19, 38, 160])
+    assert math.isfinite(found.bits)
+    # What is trained on: 2, 9, 17 and 34 examples, the held-out tail left out.
+    assert sizes[:6] == [2] * 6
+    assert sizes[6:12] == [9] * 6
+    assert sizes[12:18] == [8, 9, 8, 9, 8, 9]
+    assert sizes[18:24] == [8, 8, 8, 8, 2, 8]
 
 
 def test_batches_are_joined() -> None:
