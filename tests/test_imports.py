@@ -9,6 +9,7 @@ import landscape.averaging
 import landscape.bounds
 import landscape.callbacks
 import landscape.curvature
+import landscape.description
 import landscape.sharpness
 import landscape.surface
 import landscape.volume
@@ -46,6 +47,7 @@ def test_every_public_name_is_there():
         landscape.averaging,
         landscape.bounds,
         landscape.curvature,
+        landscape.description,
         landscape.sharpness,
         landscape.surface,
         landscape.volume,
