@@ -6,6 +6,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     __name__,
     submod_attrs={
         "_bitstream": ["Code", "decode", "encode"],
+        "_law": ["QuantisationLaw", "quantisation_law"],
         "_noise_radius": ["NoiseRadius", "noise_radius"],
         "_search": ["Bits", "bits"],
     },

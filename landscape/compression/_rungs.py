@@ -100,9 +100,9 @@ class Rungs:
             self._measure(min(max(guess, bad + 1), good - 1))
 
     def _guess(self, bad: int, good: int, tolerance: float) -> int:
-        # The law: the rise goes with the square of the step, or of one over the number of levels, so ln rise with twice
-        # the logarithm of the knob, whichever way that runs. It serves from one end; between two of which the coarse one
-        # is not saturated, ln rise is interpolated.
+        # The law: the rise goes with the square of the step, or of one over the number of levels, so ln rise with
+        # twice the logarithm of the knob, whichever way that runs. It serves from one end; between two of which the
+        # coarse one is not saturated, ln rise is interpolated.
         law = 2 * np.abs(np.log(self.knobs / self.knobs[0]))
         above, below = self.rises[bad], self.rises.get(good, 0.0)
         if below > 0:

@@ -34,9 +34,11 @@ def scales(weights: torch.Tensor, layout: ParameterLayout, per: str) -> torch.Te
         return weights.abs()
     sizes = torch.empty_like(weights)
     for size, weight in zip(layout.unflatten(sizes), layout.unflatten(weights), strict=True):
+        if not weight.numel():
+            continue
         rows = weight.reshape(len(weight), -1) if per == "filter" and weight.ndim > 1 else weight.reshape(1, -1)
         # In units of the largest, so that no square leaves the range of the type.
-        largest = rows.abs().amax(dim=1, keepdim=True) if rows.shape[1] else rows.new_ones(len(rows), 1)
+        largest = rows.abs().amax(dim=1, keepdim=True)
         unit = rows / torch.where(largest > 0, largest, 1.0)
         mean = unit.double().square().mean(dim=1, keepdim=True).sqrt().to(weights)
         size.copy_((largest * mean).expand_as(rows).reshape(weight.shape))
