@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from landscape._errors import MeasurementError
 from landscape._results import Estimate, Result
-from landscape.compression._scales import scales
+from landscape.compression._radii import radii
 from landscape.compression._search import Bits, bits
 from landscape.compression._tolerances import Floats
 from landscape.curvature import SymmetricOperator, hessian, trace
@@ -144,7 +144,7 @@ def _shares(
         raise MeasurementError("a weight is NaN or infinite, so there is no curvature; check the training")
     found: list[Estimate] = []
     converged = True
-    for index, (name, c) in enumerate(layout.named(scales(weights, layout, per)).items()):
+    for index, (name, c) in enumerate(layout.named(radii(weights, layout, per)).items()):
         if not c.any():  # a tensor of zeros has no step, and none is needed
             found.append(Estimate.exact(0.0))
             continue

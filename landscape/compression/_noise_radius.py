@@ -12,7 +12,7 @@ import torch
 
 from landscape._results import Result
 from landscape.compression._bits_back import bits_back
-from landscape.compression._scales import scales
+from landscape.compression._radii import radii
 from landscape.compression._tolerances import TOLERANCES, Floats, checked
 from landscape.objective import Objective
 from landscape.sharpness._crossing import Crossing, crossing
@@ -132,7 +132,7 @@ class _Noisy:
         center = objective.loss()
         require_finite(center, "loss")
         self.center, self.n_evaluations = float(center), 1
-        self.c = scales(self.weights, objective.layout, per)
+        self.c = radii(self.weights, objective.layout, per)
         self._known: dict[float, Floats] = {}
 
     def crossing(self, tolerance: float, tol: float) -> Crossing:

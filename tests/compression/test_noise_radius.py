@@ -17,7 +17,7 @@ from landscape.bounds import gaussian_kl
 from landscape.compression import NoiseRadius, noise_radius
 from landscape.compression._bits_back import bits_back
 from landscape.compression._entropy import kt_bits
-from landscape.compression._scales import PER, scales
+from landscape.compression._radii import PER, radii
 
 TOLERANCES = (0.003, 0.03, 0.3)
 
@@ -34,14 +34,14 @@ def matrix(size: int, seed: int = 1) -> torch.Tensor:
     return root @ root.T / size
 
 
-def test_scales_by_hand():
+def test_radii_by_hand():
     layout = ParameterLayout(("w", "b", "s", "none"), ((2, 2), (2,), (), (0, 3)))
     weights = torch.tensor([3.0, -4.0, 0.0, 0.0, 6.0, -8.0, -2.0])
-    per = {name: scales(weights, layout, name).tolist() for name in PER}
+    per = {name: radii(weights, layout, name).tolist() for name in PER}
     assert per["weight"] == [3, 4, 0, 0, 6, 8, 2]
     assert per["filter"] == pytest.approx([math.sqrt(12.5)] * 2 + [0, 0] + [math.sqrt(50)] * 2 + [2], rel=1e-6)
     assert per["tensor"] == pytest.approx([2.5] * 4 + [math.sqrt(50)] * 2 + [2], rel=1e-6)
-    assert scales(torch.tensor([1e30, 1e30]), ParameterLayout(("w",), ((2,),)), "tensor").tolist() == pytest.approx(
+    assert radii(torch.tensor([1e30, 1e30]), ParameterLayout(("w",), ((2,),)), "tensor").tolist() == pytest.approx(
         [1e30] * 2
     )
 
@@ -51,7 +51,7 @@ def test_a_quadratic_in_closed_form(quadratic, per):
     # E ΔL = ½ σ² Tr(CHC).
     center, curvature = tensors(), matrix(37)
     objective = quadratic(center, curvature)
-    c = scales(objective.vector(), objective.layout, per)
+    c = radii(objective.vector(), objective.layout, per)
     exact = np.sqrt(2 * np.array(TOLERANCES) / float((c * curvature.diagonal() * c).sum()))
     found = noise_radius(objective, TOLERANCES, per, draws=400, tol=0.02, seed=3)
     assert np.all(found.stderr < 0.05 * exact)
@@ -202,7 +202,7 @@ def test_the_curve_of_lengths(quadratic):
     assert found.names.tolist() == ["a", "b", "c"]
     assert found.bits == pytest.approx(found.tensor_bits.sum(axis=1))
     assert np.all(np.diff(found.bits) < 0)
-    c = scales(objective.vector(), objective.layout, "tensor")
+    c = radii(objective.vector(), objective.layout, "tensor")
     for row, sigma in zip(found.tensor_bits, found.sigma, strict=True):
         assert row.tolist() == bits_back(objective.vector(), sigma * c, objective.layout)
     plain = found.to_dict()

@@ -9,7 +9,7 @@ from landscape._layout import ParameterLayout
 PER = ("weight", "filter", "tensor")
 
 
-def scales(weights: torch.Tensor, layout: ParameterLayout, per: str) -> torch.Tensor:
+def radii(weights: torch.Tensor, layout: ParameterLayout, per: str) -> torch.Tensor:
     """Return the size c that each weight's noise or grid step is relative to.
 
     - "weight": |w|. Rescaling layers or neurons rescales c with w.
