@@ -81,7 +81,7 @@ def main() -> None:
         f"{options.threads} threads, {_EXAMPLES} examples in batches of {options.batch_size}, {options.rounds} rounds\n"
     )
     print(
-        "| network | family | parameters | loss | evaluations | seconds | processor's | an evaluation | bits a parameter |"
+        "| network | family | parameters | loss | evaluations | seconds | processor's | one of them | bits a weight |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for network in options.network or NETWORKS:
