@@ -29,7 +29,7 @@ RUNS: dict[str, list[list[str]]] = {
     "memory": [["memory.py"]],
 }
 # Their figures are copied into README.md by hand: they stand in tables of several runs.
-PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory")}
+PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory", "compression")}
 
 
 def written(name: str, table: str) -> None:

@@ -60,6 +60,11 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "bits_per_parameter": ("code length", "bits per parameter"),
     "loss_rise": ("loss rise of the decoded weights", ""),
     "relative_step": ("grid step over the rms of each tensor", ""),
+    "knob": ("knob of the family of codes", ""),
+    "noise_radius": ("noise that the loss stands, relative to the weights", ""),
+    "bits_back": ("bits-back length", "bits"),
+    "law_curvature": ("trace of the Hessian in units of each tensor's rms", ""),
+    "predicted_step": ("grid step that the quantisation law foretells", ""),
     "reached": ("tolerance reached", "1: yes"),
     "n_averaged": ("averaged snapshots", ""),
     "distance": ("distance in weights", ""),
@@ -160,6 +165,9 @@ def stderr_column(name: str) -> str:
 
 
 def _setting(setting: str) -> str:
+    family, comma, rest = setting.partition(",")
+    if comma and "=" in rest:
+        return f"{_setting(rest)}, {family}"
     key, equals, value = setting.partition("=")
     if not equals:
         return f"[{setting.replace(',', ', ')}]"

@@ -15,7 +15,8 @@ _COMMON = frozenset(variable.name for variable in _COMMON_VARIABLES)
 _OF_THE_TRAINING = ("learning_rate", "train_loss", "train_error", "held_out_loss", "held_out_error")
 # Details of a measure, which a first look does not need.
 _DETAILS = frozenset(
-    {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "reached", "n_matvecs", "n_averaged"}
+    {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "knob", "reached", "predicted_step"}
+    | {"n_matvecs", "n_averaged"}
 )
 _DETAILED = ("eigenvalues_", "residuals_", "converged_")
 

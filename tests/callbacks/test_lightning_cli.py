@@ -32,7 +32,8 @@ OWN = {
     | {"z": [0.1, 1.0], "engine": "lanczos", "tol": 0.01, "trace_tol": 0.1, "every_n_epochs": 2},
     "Sharpness": {"rho_sam": 0.1, "draws": 4, "steps": 2, "worst_group": 12, "every_n_steps": 2}
     | {"measures": ["sam", {"worst_case": {"rho": 0.1, "norm": "linf"}}, ["average_case", {"rho": [0.1, 0.2]}]]},
-    "Compressibility": {"tolerances": [0.1, 0.3], "family": "uniform-tensor"},
+    "Compressibility": {"tolerances": [0.1, 0.3], "family": ["uniform-tensor"], "noise_radius": "tensor"}
+    | {"law": True},
     "ModeConnectivity": {"since": 1, "points": 3, "curve_steps": 3, "progress": False, "other": None},
 }
 

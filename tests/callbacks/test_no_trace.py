@@ -11,6 +11,7 @@ import torch
 from landscape_test_trainings import (
     BUSY,
     NAMESPACES,
+    Coarser,
     assert_identical,
     everything,
     flat,
@@ -24,6 +25,7 @@ from landscape_test_trainings import (
 
 from landscape import open_run
 from landscape.callbacks import (
+    Compressibility,
     HessianSpectrum,
     LearningCoefficient,
     LossSurface,
@@ -31,6 +33,7 @@ from landscape.callbacks import (
     SWATrajectory,
     default_callbacks,
 )
+from landscape.compression._families import FAMILIES
 
 ALL_GROUPS = {"hessian_spectrum", "sharpness", "swa_trajectory", "compressibility", "mode_connectivity"}
 
@@ -116,6 +119,12 @@ def test_pyhessian(tmp_path):
 def test_layers_and_gap(tmp_path):
     settings = {"k": 2, "examples": 24, "trace_max_matvecs": 10, "every_n_steps": 2, "layers": True, "gap": True}
     check(tmp_path, [HessianSpectrum(**settings, probes=1, max_matvecs=8)])
+
+
+def test_families_noise_and_law(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "coarser", Coarser())
+    settings = {"tolerances": (0.1,), "every_n_steps": 2, "examples": 24, "log": True}
+    check(tmp_path, [Compressibility(family=["uniform-tensor", "coarser"], noise_radius=True, law=True, **settings)])
 
 
 def test_learning_coefficient(tmp_path):
