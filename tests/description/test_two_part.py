@@ -110,6 +110,16 @@ def test_a_model_is_no_objective() -> None:
 
 def test_a_tolerance_that_no_code_keeps_has_no_length() -> None:
     model, x, y = toy(30)
+    model, x, y = model.double(), x.double(), y.roll(1)  # labels that no rule gives, so that there is a minimum
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-12, tolerance_change=0)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    optimizer.step(step)  # at the minimum every other network has a higher loss
     objective = Objective(model, nn.CrossEntropyLoss(), [(x, y)], dtype=torch.float64)
     found = two_part(objective, tolerances=(1e-15, 10.0))
     assert np.isnan(found.curve_bits).tolist() == [True, False]
