@@ -65,14 +65,8 @@ def build_model(target: Any, path: Path) -> nn.Module:
     Raises:
         LandscapeError: The model cannot be built, or the weights do not fit it.
     """
-    if path.suffix in _RUN_SUFFIXES:
-        run = open_run(path)
-        tensors: Mapping[str, Any] = run.state_dict()
-        settings = dict(run.attributes.get("hyper_parameters") or {})
-    else:
-        tensors, settings = load_checkpoint(path)
-    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
-    model = call(target, _accepted(target, settings) if with_settings else {}, "the model")
+    tensors, settings = stored(path)
+    model = call(target, constructor_settings(target, settings), "the model")
     if not isinstance(model, nn.Module):
         raise LandscapeError(
             f"--model must name a LightningModule class or something that returns a module when called; it gave "
@@ -80,6 +74,35 @@ def build_model(target: Any, path: Path) -> nn.Module:
         )
     _load(model, tensors, path)
     return model.cpu()
+
+
+def stored(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return what a checkpoint or a run file holds.
+
+    Args:
+        path: A Lightning checkpoint, a saved state dict, or a run file with a recorded SWATrajectory.
+
+    Returns:
+        The tensors by name (the last recorded ones of a run), and the hyper-parameters.
+    """
+    if path.suffix in _RUN_SUFFIXES:
+        run = open_run(path)
+        return run.state_dict(), dict(run.attributes.get("hyper_parameters") or {})
+    return load_checkpoint(path)
+
+
+def constructor_settings(target: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored hyper-parameters that a LightningModule class is called with; none for anything else.
+
+    Args:
+        target: What the user named as model.
+        settings: The hyper-parameters.
+
+    Returns:
+        Keyword arguments.
+    """
+    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
+    return _accepted(target, settings) if with_settings else {}
 
 
 def read_batches(target: Any, count: int | None = None) -> list[Any]:
