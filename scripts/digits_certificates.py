@@ -37,7 +37,7 @@ class CosineLinear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         transform = torch.tensor(dct(np.eye(8), axis=0, norm="ortho"), dtype=torch.float32)
-        lowest = sorted(((i + j, i, j) for i in range(8) for j in range(8)))[:COEFFICIENTS]
+        lowest = sorted((i + j, i, j) for i in range(8) for j in range(8))[:COEFFICIENTS]
         waves = torch.stack([torch.outer(transform[i], transform[j]).flatten() for _, i, j in lowest])
         self.register_buffer("waves", waves)
         self.linear = nn.Linear(COEFFICIENTS, 10, bias=False)
@@ -118,6 +118,9 @@ def cell(name: str, seed: int, random: bool, path: Path, epochs: int = 60) -> di
 
     Returns:
         A row of the table.
+
+    Raises:
+        LandscapeError: The file that was just written cannot be read.
     """
     setting = SETTINGS[name]
     train, held_out = examples(seed if random else None)

@@ -146,7 +146,7 @@ class _Run:
                 loss = objective.batch_loss(index, parameters) * (objective.weights[index] * len(counted))
                 if not torch.isfinite(loss):
                     raise MeasurementError(
-                        f"the loss is {float(loss)} in epoch {self._epochs} of training few bits; lower learning_rate "
+                        f"the loss is {loss.item()} in epoch {self._epochs} of training few bits; lower learning_rate "
                         "or first_step"
                     )
                 total = loss + length_weight * self._theta.abs().mean()
