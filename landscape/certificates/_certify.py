@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ def certify(
     seed: int = 0,
     choices: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
 ) -> Certificate:
     """Bound the error rate of a coded network on new examples, and keep everything that shows it.
 
@@ -63,6 +65,7 @@ def certify(
         seed: Under which the architecture constructs what is not coded; a SubspaceCode has its own.
         choices: Number of alternatives of each choice that was made by looking at the examples, by name: log2 K bits.
         settings: Constructor's settings that the architecture was called with, to be kept with the certificate.
+        progress: Whether to show a progress bar on stderr; by default only where that is a terminal.
 
     Returns:
         The certificate.
@@ -83,17 +86,18 @@ def certify(
         objective = objective_of(skeleton.module, batches, loss_fn)
         code: Any = network
     else:
-        skeleton = Skeleton(copy.deepcopy(network).cpu())
-        named = [*skeleton.module.named_parameters(), *skeleton.module.named_buffers()]
-        values = {name: tensor.detach().clone() for name, tensor in named}
-        objective = objective_of(skeleton.module, batches, loss_fn)
+        trained = Skeleton(network)
+        # Evaluated is what the architecture builds, not a copy of the trained object with whatever hangs on it.
         constructed = None if architecture is None else construct(architecture, seed)
-        if constructed is not None:
-            differs = difference(skeleton.describe(), constructed.describe())
-            if differs:
-                raise MeasurementError(f"the network is not what the architecture builds: {differs}")
-        code = code_weights(skeleton, values, constructed, objective, family=family, seed=seed, delta=delta)
-        skeleton = constructed or skeleton
+        working = construct(functools.partial(copy.deepcopy, network) if architecture is None else architecture, seed)
+        differs = difference(trained.describe(), working.describe())
+        if differs:
+            raise MeasurementError(f"the network is not what the architecture builds: {differs}")
+        objective = objective_of(working.module, batches, loss_fn)
+        code = code_weights(
+            working, trained, constructed, objective, family=family, seed=seed, delta=delta, progress=progress
+        )
+        skeleton = constructed or working
     checksum = skeleton.checksum(used_names(code, skeleton))
     payload = payload_of(code, skeleton)
     skeleton.load(tensors_of(code, skeleton))

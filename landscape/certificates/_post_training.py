@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from landscape._errors import MeasurementError
 from landscape.certificates._certificate import claimable
@@ -23,13 +22,14 @@ _FINENESS = range(2, 13, 2)  # grids of the other tensors: steps of 2^−k root 
 
 def code_weights(
     skeleton: Skeleton,
-    values: Mapping[str, torch.Tensor],
+    trained: Skeleton,
     constructed: Skeleton | None,
     objective: Objective,
     *,
     family: str,
     seed: int,
     delta: float,
+    progress: bool | None = None,
 ) -> WeightsCode:
     """Code a trained network in a family of codes, at the knob with the least bound.
 
@@ -37,13 +37,14 @@ def code_weights(
     knobs at once. The walk ends where the bits alone, with no error at all, make a worse bound than the best one found.
 
     Args:
-        skeleton: The network, which serves as working space.
-        values: Its tensors by name, as trained.
+        skeleton: A network of the same architecture, which serves as working space.
+        trained: The trained network.
         constructed: The network as its architecture constructs it, whose equal tensors are left out; None to code all.
         objective: The loss over the examples, of the skeleton's module.
         family: Name of the family.
         seed: Seed of the construction.
         delta: δ.
+        progress: Whether to show a progress bar on stderr; by default only where that is a terminal.
 
     Returns:
         The code.
@@ -53,11 +54,12 @@ def code_weights(
         ValueError: There is no such family.
     """
     search = _Search(skeleton, objective, delta)
-    parameters = {name: values[name] for name in skeleton.parameters}
-    others = _not_constructed(skeleton, values, constructed)
+    others = _not_constructed(trained, constructed)
     finest = {name: GridTensor.of(array_of(value), _FINENESS[-1]) for name, value in others.items()}
-    for knob in family_of(family).ladder(skeleton.layout)[::_EVERY]:
-        code = WeightsCode(encode(parameters, float(knob), family=family), seed, finest)
+    knobs = family_of(family).ladder(skeleton.layout)[::_EVERY]
+    hidden = None if progress is None else not progress
+    for knob in tqdm(knobs, desc="coding the weights", unit="grid", disable=hidden, leave=False):
+        code = WeightsCode(encode(trained.parameters, float(knob), family=family), seed, finest)
         if search.hopeless(code):
             break
         search.consider(code)
@@ -95,20 +97,18 @@ class _Search:
         return claimable(wrong=wrong, n=n, payload_bits=bits, delta=self._delta, method="kl", choices={})
 
 
-def _not_constructed(
-    skeleton: Skeleton, values: Mapping[str, torch.Tensor], constructed: Skeleton | None
-) -> dict[str, torch.Tensor]:
+def _not_constructed(trained: Skeleton, constructed: Skeleton | None) -> dict[str, torch.Tensor]:
     """Return the other tensors that must be coded, and refuse whole numbers that cannot be."""
     if constructed is None:
-        return {name: values[name] for name in skeleton.others}
+        return trained.others
     for name, tensor in constructed.whole.items():
-        if not torch.equal(tensor, values[name].cpu()):
+        if not torch.equal(tensor, trained.whole[name].cpu()):
             raise MeasurementError(
                 f"the buffer {name!r} holds whole numbers that are not as constructed; there is no code for them, so "
                 "the bits would not be of the whole network. Make them part of the architecture, or floating-point"
             )
     return {
-        name: values[name]
-        for name, tensor in constructed.others.items()
-        if not np.array_equal(array_of(tensor), array_of(values[name]))
+        name: tensor
+        for name, tensor in trained.others.items()
+        if not np.array_equal(array_of(tensor), array_of(constructed.others[name]))
     }

@@ -29,7 +29,7 @@ class Skeleton:
     """A network's tensors sorted by how a payload may treat them.
 
     Attributes:
-        module: The network, in eval mode.
+        module: The network.
         layout: Names and shapes of the trainable parameters.
         others: Frozen parameters and buffers of floating-point type, by name: coded where they are not as constructed.
         whole: Buffers of whole numbers, by name: always as constructed.
@@ -51,8 +51,6 @@ class Skeleton:
         rest = [pair for pair in named_rest if pair[0] not in self.parameters and not pair[0].endswith(_COUNTER)]
         self.others = {name: tensor for name, tensor in rest if tensor.is_floating_point()}
         self.whole = {name: tensor for name, tensor in rest if not tensor.is_floating_point()}
-        for part in module.modules():
-            part.training = False
 
     def start(self, kind: str) -> npt.NDArray[np.float64]:
         """Return w0 as a flat vector: the parameters as constructed ("initial"), or zeros ("zero")."""
@@ -116,7 +114,7 @@ def construct(architecture: Architecture, seed: int) -> Skeleton:
         seed: The seed.
 
     Returns:
-        The network as constructed.
+        The network as constructed, in eval mode.
 
     Raises:
         MeasurementError: It is no module, or holds what cannot be certified.
@@ -131,6 +129,8 @@ def construct(architecture: Architecture, seed: int) -> Skeleton:
             f"the architecture gave {type(module).__name__} when called, expected a module; name a class or a function "
             "that builds the network without arguments"
         )
+    for part in module.modules():
+        part.training = False
     return Skeleton(module.cpu())
 
 

@@ -27,6 +27,9 @@ from landscape.objective import Objective
 FINENESS = range(2, 9)
 """Grids that are tried for running statistics: steps of 2^−k root mean squares."""
 
+_LARGEST_DENSE = 2**26  # signs
+_TAPS = 8
+
 
 def train_subspace(
     architecture: Architecture,
@@ -67,7 +70,7 @@ def train_subspace(
         start: w0: "initial", the weights as constructed under the seed, or "zero".
         levels: Number of levels of a coordinate, odd, 3 to 17. In the code, so nothing is charged for it.
         seed: Of the construction and of A.
-        taps: How many coordinates each weight hears (`Projection`); None for all: P·d signs.
+        taps: How many coordinates each weight hears (`Projection`); by default all where P·d is at most 2^26, else 8.
         epochs: Passes over the examples.
         batch_size: Examples a training step, cut from the given batches; None for the batches as they are.
         learning_rate: Adam's first.
@@ -98,6 +101,8 @@ def train_subspace(
             f"{length_weight}; expected one epoch at least, positive finite numbers, and a weight of 0 or more"
         )
     skeleton = construct(architecture, seed)
+    if taps is None and dimension is not None and dimension * skeleton.layout.total > _LARGEST_DENSE:
+        taps = min(_TAPS, dimension)
     given = {"start": start, "seed": seed, "dimension": dimension, "taps": taps}
     settings = require_settings(given, skeleton.layout)
     blank = SubspaceCode(**settings, largest=largest, step=nearest_step(first_step), integers=np.zeros(0, np.int64))

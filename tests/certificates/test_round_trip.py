@@ -46,8 +46,11 @@ def check(certificate, case, path) -> nn.Module:
 
 def test_a_trained_network(case, tmp_path):
     before = copy.deepcopy(case.trained.state_dict())
+    case.trained.train()
     certificate = certify(case.trained, case.batches, architecture=case.architecture)
     network = check(certificate, case, tmp_path / "a.lsc")
+    assert case.trained.training
+    case.trained.eval()
     assert not certificate.vacuous
     assert certificate.error < 0.3
     for name, tensor in case.trained.state_dict().items():
@@ -138,3 +141,14 @@ def test_training_is_the_same_again_and_shorter_with_a_weight_on_length(perceptr
     bits = [certify(code, case.batches, architecture=case.architecture).bits for code in (one, short)]
     assert bits[1] < bits[0]
     assert all(math.isfinite(length) for length in bits)
+
+
+def test_a_large_network_hears_few_coordinates_by_default():
+    batches = [(torch.randn(20, 1000, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 7)]
+
+    def wide() -> nn.Module:
+        return nn.Linear(1000, 700)
+
+    code = train_subspace(wide, batches, dimension=100, epochs=1, progress=False)
+    assert (code.taps, code.dimension) == (8, 100)
+    assert verify(certify(code, batches, architecture=wide), wide, batches)
