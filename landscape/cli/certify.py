@@ -78,7 +78,11 @@ class _Choices(click.ParamType):
     show_default=True,
     help="Where training starts.",
 )
-@click.option("--taps", type=int, help="Coordinates that each weight hears, for large networks.  [default: all]")
+@click.option(
+    "--taps",
+    type=int,
+    help="Coordinates that each weight hears, for large networks.  [default: all, or 8 beyond 2^26 signs]",
+)
 @click.option("--epochs", type=int, default=60, show_default=True, help="Epochs of the training.")
 @click.option("--batch-size", type=int, default=100, show_default=True, help="Its examples a step.")
 @click.option("--learning-rate", type=float, default=0.05, show_default=True, help="Its first learning rate (Adam).")
@@ -125,7 +129,7 @@ def command(checkpoint: Path | None, claim: Path | None, as_json: bool, **option
 
 def _verify(path: Path, as_json: bool, options: dict[str, Any]) -> None:
     settings = read(path).architecture["settings"]
-    architecture = _architecture(options["model"], settings)
+    architecture = _architecture(options["model"], constructor_settings(options["model"], settings))
     verdict = verify(path, architecture, read_batches(options["data"]), loss_fn=options["loss"])
     if as_json:
         click.echo(json.dumps(strict(verdict.to_dict()), indent=2, allow_nan=False, ensure_ascii=False))
