@@ -39,6 +39,7 @@ class CosineLinear(nn.Module):
         transform = torch.tensor(dct(np.eye(8), axis=0, norm="ortho"), dtype=torch.float32)
         lowest = sorted((i + j, i, j) for i in range(8) for j in range(8))[:COEFFICIENTS]
         waves = torch.stack([torch.outer(transform[i], transform[j]).flatten() for _, i, j in lowest])
+        self.waves: torch.Tensor
         self.register_buffer("waves", waves)
         self.linear = nn.Linear(COEFFICIENTS, 10, bias=False)
 
