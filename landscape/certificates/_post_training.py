@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -16,8 +18,9 @@ from landscape.compression._bitstream import encode
 from landscape.compression._families import family_of
 from landscape.objective import Objective
 
-_EVERY = 8  # rungs of a ladder: half an octave
-_FINENESS = range(2, 13, 2)  # grids of the other tensors: steps of 2^−k root mean squares
+_RUNGS = 40  # of a ladder that are tried at most, about; half an octave apart on that of a uniform grid
+_FINENESS = (2, 4, 8, 10, 12)  # grids of the other tensors: steps of 2^−k root mean squares
+_USUAL = 6  # the grid while the weights' own is searched
 
 
 def code_weights(
@@ -34,7 +37,8 @@ def code_weights(
     """Code a trained network in a family of codes, at the knob with the least bound.
 
     The knob stands in the stream, so that looking at many of them costs nothing: the code is one of the networks at all
-    knobs at once. The walk ends where the bits alone, with no error at all, make a worse bound than the best one found.
+    knobs at once. The walk, coarse to fine, ends where the bits alone, with no error at all, make a worse bound than
+    the best one found; the rungs around that one are tried afterwards.
 
     Args:
         skeleton: A network of the same architecture, which serves as working space.
@@ -55,44 +59,61 @@ def code_weights(
     """
     search = _Search(skeleton, objective, delta)
     others = _not_constructed(trained, constructed)
-    finest = {name: GridTensor.of(array_of(value), _FINENESS[-1]) for name, value in others.items()}
-    knobs = family_of(family).ladder(skeleton.layout)[::_EVERY]
+    ladder = family_of(family).ladder(skeleton.layout)
+    stride = -(-len(ladder) // _RUNGS)
     hidden = None if progress is None else not progress
-    for knob in tqdm(knobs, desc="coding the weights", unit="grid", disable=hidden, leave=False):
-        code = WeightsCode(encode(trained.parameters, float(knob), family=family), seed, finest)
-        if search.hopeless(code):
-            break
-        search.consider(code)
-    if others:
-        best = search.best[1]
-        for fineness in _FINENESS[:-1]:
-            grids = {name: GridTensor.of(array_of(value), fineness) for name, value in others.items()}
-            search.consider(WeightsCode(best.code, seed, grids))
-    return search.best[1]
+    best = 0
+
+    def look(rung: int, fineness: int) -> bool:
+        grids = {name: GridTensor.of(array_of(value), fineness) for name, value in others.items()}
+        parameters = encode(trained.parameters, float(ladder[rung]), family=family)
+        return search.consider(WeightsCode(parameters, seed, grids))
+
+    with tqdm(total=None, desc="coding the weights", unit=" codes", disable=hidden, leave=False) as bar:
+        for rung in range(0, len(ladder), stride):
+            bar.update()
+            if look(rung, _USUAL):
+                best = rung
+            elif search.hopeless:
+                break
+        near = [rung for rung in range(best - stride + 1, best + stride) if 0 <= rung < len(ladder) and rung != best]
+        for rung in near:
+            bar.update()
+            best = rung if look(rung, _USUAL) else best
+        for fineness in _FINENESS if others else ():
+            bar.update()
+            look(best, fineness)
+    return search.best
 
 
 class _Search:
+    """The best code met."""
+
     def __init__(self, skeleton: Skeleton, objective: Objective, delta: float):
+        self.hopeless = False
         self._skeleton, self._objective, self._delta = skeleton, objective, delta
-        self._best: tuple[float, WeightsCode] | None = None
+        self._bound = math.inf
+        self._best: WeightsCode | None = None
 
     @property
-    def best(self) -> tuple[float, WeightsCode]:
-        assert self._best is not None  # the first code is always considered
+    def best(self) -> WeightsCode:
+        assert self._best is not None  # the first code is always better than none
         return self._best
 
-    def hopeless(self, code: WeightsCode) -> bool:
-        """Whether the code is too long, however few errors the network makes."""
-        return self._best is not None and self._bound(0, code) > self._best[0]
-
-    def consider(self, code: WeightsCode) -> None:
-        self._skeleton.load(tensors_of(code, self._skeleton))
-        bound = self._bound(count_wrong(self._objective).wrong, code)
-        if self._best is None or bound < self._best[0]:
-            self._best = (bound, code)
-
-    def _bound(self, wrong: int, code: WeightsCode) -> float:
+    def consider(self, code: WeightsCode) -> bool:
+        """Count a code's errors and keep it if it is the best; `hopeless` says that it is too long for any count."""
         bits = 8 * len(payload_of(code, self._skeleton))
+        self.hopeless = self._claimable(0, bits) > self._bound
+        if self.hopeless:
+            return False
+        self._skeleton.load(tensors_of(code, self._skeleton))
+        bound = self._claimable(count_wrong(self._objective).wrong, bits)
+        if bound >= self._bound:
+            return False
+        self._bound, self._best = bound, code
+        return True
+
+    def _claimable(self, wrong: int, bits: int) -> float:
         n = self._objective.n_examples
         return claimable(wrong=wrong, n=n, payload_bits=bits, delta=self._delta, method="kl", choices={})
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from landscape.bounds import countable_bound
 from landscape.certificates import certify, decoded, read, train_subspace, verify
+from landscape.compression._families import FAMILIES
 
 TRAINING = {
     "subspace": {"dimension": 10},
@@ -61,6 +62,15 @@ def test_a_trained_network(case, tmp_path):
     with_all = certify(case.trained, case.batches)
     assert with_all.bits >= certificate.bits
     assert verify(with_all, case.architecture, case.batches).valid
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_of_codes(cases, family, tmp_path):
+    case = cases["convolution"]
+    certificate = certify(case.trained, case.batches, architecture=case.architecture, family=family)
+    check(certificate, case, tmp_path / "a.lsc")
+    assert certificate.codec["family"] == family
+    assert f"family = {family}" in certificate.statement()
 
 
 @pytest.mark.parametrize("kind", TRAINING)
