@@ -62,15 +62,19 @@ class Setting:
     Attributes:
         architecture: What builds it.
         training: Arguments of `train_subspace`.
+        choices: What is charged: whoever has seen digits before has an idea of how many numbers they take.
     """
 
     architecture: Callable[[], nn.Module]
     training: dict[str, Any]
+    choices: dict[str, int]
 
 
 SETTINGS = {
-    "cosine, linear": Setting(CosineLinear, {"dimension": None, "start": "zero", "first_step": 6.0}),
-    "one hidden layer, subspace": Setting(OneHidden, {"dimension": DIMENSION}),
+    "cosine, linear": Setting(
+        CosineLinear, {"dimension": None, "start": "zero", "first_step": 6.0}, {"coefficients": 64, "start": 2}
+    ),
+    "one hidden layer, subspace": Setting(OneHidden, {"dimension": DIMENSION}, {"dimension": 2410, "start": 2}),
 }
 
 
@@ -127,7 +131,7 @@ def cell(name: str, seed: int, random: bool, path: Path, epochs: int = 60) -> di
     train, held_out = examples(seed if random else None)
     training = {"epochs": epochs, "seed": seed, "order_seed": seed, "delta": DELTA, "progress": False}
     code = train_subspace(setting.architecture, train, **training, **setting.training)
-    certify(code, train, architecture=setting.architecture, delta=DELTA).save(path)
+    certify(code, train, architecture=setting.architecture, delta=DELTA, choices=setting.choices).save(path)
     verdict = verify(path, setting.architecture, train)
     if verdict.certificate is None:
         raise LandscapeError(verdict.reason)

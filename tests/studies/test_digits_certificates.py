@@ -7,7 +7,7 @@ import pytest
 from landscape.certificates import read, verify
 from landscape.studies.digits_certificates import SETTINGS, cell, examples, main
 
-# Measured with three seeds: .332 .332 .331 and .428 .398 .405; .94 to .95 on random labels.
+# Measured with three seeds: .336 .335 .335 and .433 .403 .410; .94 to .96 on random labels.
 LARGEST = {"cosine, linear": 0.45, "one hidden layer, subspace": 0.55}
 
 
@@ -19,7 +19,7 @@ def test_one_seed(name, tmp_path) -> None:
     assert row["bound"] < LARGEST[name]
     assert row["held-out error"] < row["bound"]
     claim = read(path)
-    assert (claim.bound, claim.n, claim.delta, claim.choices) == (row["bound"], 1437, 0.05, {})
+    assert (claim.bound, claim.n, claim.delta, claim.choices) == (row["bound"], 1437, 0.05, SETTINGS[name].choices)
     # The images are right and the labels are not: no.
     assert not verify(path, SETTINGS[name].architecture, examples(random_labels=0)[0])
     noise = cell(name, 0, random=True, path=path, epochs=10)
