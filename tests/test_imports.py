@@ -8,6 +8,7 @@ import pytest
 import landscape.averaging
 import landscape.bounds
 import landscape.callbacks
+import landscape.certificates
 import landscape.curvature
 import landscape.description
 import landscape.sharpness
@@ -23,7 +24,15 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["landscape", "landscape.analysis", "landscape.bounds", "landscape.cli", "landscape.record"]
+    "module",
+    [
+        "landscape",
+        "landscape.analysis",
+        "landscape.bounds",
+        "landscape.certificates",
+        "landscape.cli",
+        "landscape.record",
+    ],
 )
 def test_light_imports_load_neither_torch_nor_lightning(module):
     assert not loaded_by(f"import {module}") & {"torch", "lightning", "pytorch_lightning", "torchmetrics"}
@@ -46,6 +55,7 @@ def test_every_public_name_is_there():
         landscape,
         landscape.averaging,
         landscape.bounds,
+        landscape.certificates,
         landscape.curvature,
         landscape.description,
         landscape.sharpness,

@@ -11,6 +11,7 @@ from landscape import __version__
 from landscape._errors import LandscapeError
 
 _SUBCOMMANDS = {
+    "certify": "Write a generalisation bound as a file, or verify one.",
     "connect": "Measure the paths between two checkpoints, and their barriers.",
     "demo": "Train small networks on real data and draw the project's figures.",
     "describe": "Measure how many bits describe the labels of a data set, given a model that learns them.",

@@ -111,7 +111,8 @@ def test_a_model_is_no_objective() -> None:
 def test_a_tolerance_that_no_code_keeps_has_no_length() -> None:
     model, x, y = toy(30)
     model, x, y = model.double(), x.double(), y.roll(1)  # labels that no rule gives, so that there is a minimum
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-12, tolerance_change=0)
+    settings = {"max_iter": 500, "tolerance_change": 0.0, "line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS(model.parameters(), **settings)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
