@@ -1,4 +1,4 @@
-"""Run all comparisons, and write the tables of curvature and of chains into README.md, each between its marks: `make bench`."""
+"""Run all comparisons, and write most tables into README.md, each between its marks: `make bench`."""
 
 from __future__ import annotations
 
