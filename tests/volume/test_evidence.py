@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from sklearn.datasets import load_digits
 from torch import nn
 
 from landscape import MeasurementError, Objective
@@ -85,6 +86,45 @@ def test_arguments(regression):
     ):
         with pytest.raises(ValueError, match=message):
             laplace_evidence(objective, **given)
+
+
+def maximum_of_posterior(x, labels, precision):
+    """Train a small network on Σ cross-entropy + τ/2 ‖w‖² to its minimum."""
+    torch.manual_seed(0)
+    model, loss_fn = nn.Sequential(nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 10)).double(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=400, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        penalty = sum(parameter.square().sum() for parameter in model.parameters())
+        loss = len(x) * loss_fn(model(x), labels) + precision / 2 * penalty
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return Objective(model, loss_fn, [(x, labels)])
+
+
+@pytest.mark.slow
+def test_occams_razor_sees_label_noise():
+    """Digits, 300 examples: evidence falls with noise at every precision, and noisy labels ask for a larger one."""
+    x, y = load_digits(return_X_y=True)
+    x, y = torch.tensor(x[:300] / 16), torch.tensor(y[:300])
+    generator = torch.Generator().manual_seed(0)
+    order, wrong = torch.rand(300, generator=generator), torch.randint(10, (300,), generator=generator)
+    precisions, curves, sizes = (0.03, 0.3, 3.0), [], []
+    for noise in (0.0, 0.25, 0.5, 1.0):
+        labels = torch.where(order < noise, wrong, y)
+        found = [laplace_evidence(maximum_of_posterior(x, labels, tau), tau) for tau in precisions]
+        curves.append([float(one.log_evidence[0]) / 300 for one in found])
+        sizes.append(float(found[1].n_eff[0]))
+    assert (np.diff(curves, axis=0) < -0.2).all()
+    assert max(curves[0]) > -1
+    assert [precisions[int(np.argmax(curve))] for curve in curves] == [0.3, 3.0, 3.0, 3.0]
+    assert (np.diff(sizes) > 0).all()
+    # Nothing is in random labels: a prior that leaves no freedom is best, and it says 1/10 for every class.
+    narrow = laplace_evidence(maximum_of_posterior(x, wrong, 100.0), 100.0)
+    assert max(curves[-1]) < narrow.log_evidence[0] / 300 == pytest.approx(-math.log(10), abs=0.01)
 
 
 # curvlinops is an optional extra; the benchmark environment has it.
