@@ -191,29 +191,6 @@ def test_arguments(quadratic):
     assert (flat.value, flat.stiffness) == (0, 0)
 
 
-def reduced_rank(inputs, hidden, outputs, rank):
-    """The learning coefficient of reduced-rank regression, after Aoyagi & Watanabe 2005."""
-    if outputs + rank > inputs + hidden:
-        return (hidden * inputs - hidden * rank + outputs * rank) / 2
-    if inputs + rank > outputs + hidden:
-        return (hidden * outputs - hidden * rank + inputs * rank) / 2
-    if hidden + rank > inputs + outputs:
-        return inputs * outputs / 2
-    through, odd = hidden + rank, (inputs + outputs + hidden + rank) % 2
-    squares = through**2 + inputs**2 + outputs**2
-    return (odd - squares + 2 * through * (inputs + outputs) + 2 * inputs * outputs) / 8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("shape", "draws"), [((3, 2, 4, 1), 4000), ((2, 5, 2, 0), 2500), ((2, 1, 5, 1), 4000)])
-def test_deep_linear_networks_have_aoyagis_coefficient(deep_linear, shape, draws):
-    found = learning_coefficient(deep_linear(*shape), 4, draws, 1.0, nbeta=1000.0, method="mala")
-    # Of the second the flat directions alone, which have no part in λ, would need ten times as many draws.
-    assert found.flags == (("not_mixed",) if shape == (2, 5, 2, 0) else ())
-    assert abs(found.value - reduced_rank(*shape)) < 1.96 * found.stderr
-    assert found.stderr < 0.05 * found.value
-
-
 @pytest.mark.slow
 def test_true_labels_have_less_than_random_ones_at_equal_loss():
     """Handwritten digits, 1000 examples, both memorised to a cross-entropy of 0.02."""
