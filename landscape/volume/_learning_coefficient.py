@@ -111,7 +111,7 @@ def learning_coefficient(
     The batches of the objective are the mini-batches, each drawn with its weight in L. A chain without adjustment and
     with step ε gives Σ ½/(1 − ε nβ h/4) on a regular Gaussian; "mala" has no such error.
 
-    Memory: six vectors of the parameters, the gradients among them; "rmsprop" three more.
+    Memory: eight vectors of the parameters, gradients among them; "rmsprop" three more.
 
     Args:
         objective: The loss at a local minimum w*.

@@ -37,7 +37,7 @@ def summed(parts: Iterable[torch.Tensor]) -> float:
 class LocalPosterior:
     """p(w) ∝ exp(−nβ L(w) − γ/2 ‖w − w*‖²) over the free parameters; the others stay at w*.
 
-    Memory: w*, and where only some parameters are free a whole vector a gradient beside it.
+    Memory: w*, its free part where not all of it is, and with batches the variances.
 
     Attributes:
         center: w*, all parameters, shape (P,).
