@@ -129,7 +129,10 @@ def test_families_noise_and_law(tmp_path, monkeypatch):
 
 def test_learning_coefficient(tmp_path):
     settings = {"chains": 2, "draws": 6, "every_n_steps": 2, "examples": 24, "batch_size": 8, "log": True}
-    check(tmp_path, [LearningCoefficient(**settings), LearningCoefficient(method="mala", name="adjusted", **settings)])
+    check(
+        tmp_path,
+        [LearningCoefficient(**settings), LearningCoefficient(method="mala", name="adjusted", layers=True, **settings)],
+    )
 
 
 def test_a_collation_with_a_generator_of_its_own(tmp_path):
