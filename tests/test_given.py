@@ -12,7 +12,7 @@ from torch import nn
 from landscape import Objective
 from landscape.curvature import hessian
 
-PACKAGES = ("averaging", "connectivity", "curvature", "sharpness", "surface")
+PACKAGES = ("averaging", "compression", "connectivity", "curvature", "description", "sharpness", "surface", "volume")
 
 
 def measures(first: str) -> list[object]:
@@ -32,7 +32,7 @@ def model_and_objective() -> tuple[nn.Module, Objective]:
 
 
 def test_the_walk_finds_the_measures():
-    assert len(measures("objective")) > 20
+    assert len(measures("objective")) > 25
     assert len(measures("operator")) > 5
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Estimate, Result
 from landscape.compression._radii import radii
 from landscape.compression._search import Bits, bits
@@ -64,6 +65,7 @@ class QuantisationLaw(Result):
     seed: int
 
 
+@of_objective
 def quantisation_law(
     objective: Objective,
     curve: Bits | None = None,

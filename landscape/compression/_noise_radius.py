@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.compression._bits_back import bits_back
 from landscape.compression._radii import radii
@@ -55,6 +56,7 @@ class NoiseRadius(Result):
     seed: int
 
 
+@of_objective
 def noise_radius(
     objective: Objective,
     tolerances: Sequence[float] = TOLERANCES,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.compression._rungs import Rung, Rungs
 from landscape.compression._tolerances import TOLERANCES, Floats, checked
@@ -63,6 +64,7 @@ class Bits(Result):
     rung_ideal_bits: Floats
 
 
+@of_objective
 def bits(
     objective: Any,
     family: str = "uniform-tensor",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.curvature import SymmetricOperator, diagonal, ggn, hessian, kfac
 from landscape.objective import Objective
@@ -55,6 +56,7 @@ class LaplaceEvidence(Result):
         return float(self.precision[known][np.argmax(self.log_evidence[known])]) if known.any() else math.nan
 
 
+@of_objective
 def laplace_evidence(
     objective: Objective,
     precision: float | Sequence[float] = 1.0,

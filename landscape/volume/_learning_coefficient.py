@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
@@ -87,6 +88,7 @@ class LocalLearningCoefficient(Result):
         )
 
 
+@of_objective
 def learning_coefficient(
     objective: Objective,
     chains: int = 4,
