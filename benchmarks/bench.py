@@ -1,4 +1,4 @@
-"""Run all comparisons, and write the tables of curvature into README.md, each between its marks: `make bench`."""
+"""Run all comparisons, and write most tables into README.md, each between its marks: `make bench`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ RUNS: dict[str, list[list[str]]] = {
     "traces": [["traces.py"]],
     "memory": [["memory.py"]],
     "coding": [["coding.py"]],
+    "sgld": [["sgld.py"]],
 }
 # Their figures are copied into README.md by hand: they stand in tables of several runs.
-PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory")}
+PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory", "compression")}
 
 
 def written(name: str, table: str) -> None:

@@ -18,8 +18,8 @@ from landscape.callbacks._failing import Failures, sentence
 from landscape.callbacks._processes import processes_of
 from landscape.callbacks._provenance import plain
 from landscape.callbacks._resuming import find_former, run_path
-from landscape.callbacks._session import Measured, Session, evaluate, session_of
-from landscape.objective import Objective
+from landscape.callbacks._session import Measured, Session, evaluate, losses, session_of
+from landscape.objective import Evaluation, Objective
 from landscape.record import GroupSchema
 
 
@@ -245,8 +245,13 @@ class LandscapeCallback(CallbackBase, abc.ABC):
             objective = objective.at(*average)
             held_out = held_out and held_out.at(*average)
             train, held = evaluate(objective, held_out)
-        row |= {"train_loss": train.loss, "train_error": train.error}
-        row |= {"held_out_loss": held.loss, "held_out_error": held.error}
+        row |= losses(train, held)
+        return self.take(objective, held_out, train, trainer)
+
+    def take(
+        self, objective: Objective, held_out: Objective | None, train: Evaluation, trainer: Any = None
+    ) -> dict[str, Any]:
+        """Take the measure at the objective's weights, whose loss `train` must be finite."""  # noqa: DOC201, DOC501
         if not math.isfinite(train.loss):
             raise MeasurementError(
                 f"the loss on the measured training examples is {train.loss}, so there is no landscape around these "

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from landscape._layout import ParameterLayout
+from landscape._parameters import trainable
 from landscape.callbacks._arguments import one_of, positive
 from landscape.callbacks._base import LandscapeCallback
-from landscape.compression import bits
+from landscape.compression import bits, noise_radius, quantisation_law
 from landscape.compression._families import FAMILIES
+from landscape.compression._law import GRIDS
+from landscape.compression._radii import PER
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
 
@@ -18,13 +22,18 @@ from landscape.record import Coordinate, Variable
 class Compressibility(LandscapeCallback):
     """Bits of a code that really decodes, for a ladder of allowed rises of the training loss.
 
-    Group `compressibility`. For each tolerance the weights are rounded to a uniform grid with a step per tensor, as
-    coarse as the loss allows, entropy-coded, decoded, and the loss evaluated again from the decoded weights. See
+    Group `compressibility`. For each tolerance the weights are coded as coarsely as the loss allows (by default rounded
+    to a uniform grid with a step per tensor), entropy-coded, decoded, and the loss is that of the decoded weights. See
     `landscape.compression.bits`.
 
     Args:
         tolerances: Allowed rises of the training loss, in nats.
-        family: The family of codes.
+        family: The family of codes; or a list of families, recorded along a dimension `family`.
+        noise_radius: Also measure the noise that the weights stand, and its bits-back length: relative to each
+            "weight", "filter" or "tensor"; True for "filter". Hundreds of evaluations of the loss. See
+            `landscape.compression.noise_radius`.
+        law: Also record what the quantisation law foretells, from the curvature of each tensor: tens of products with
+            the Hessian a tensor. See `landscape.compression.quantisation_law`.
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
@@ -38,56 +47,104 @@ class Compressibility(LandscapeCallback):
     def __init__(
         self,
         tolerances: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
-        family: str = "uniform-tensor",
+        family: str | Sequence[str] = "uniform-tensor",
+        noise_radius: bool | str = False,
+        law: bool = False,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         **common: Any,
     ):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
-        one_of(list(FAMILIES), family=family)
+        self.families = (family,) if isinstance(family, str) else tuple(family)
+        if not self.families or len(set(self.families)) < len(self.families):
+            raise ValueError(f"family is {family!r}; give one family of codes, or a list of different ones")
+        for name in self.families:
+            one_of(list(FAMILIES), family=name)
         if not tolerances:
             raise ValueError("tolerances is empty; give at least one allowed rise of the training loss")
         for tolerance in tolerances:
             positive(tolerance=tolerance)
+        one_of((*PER, True, False), noise_radius=noise_radius)  # type: ignore[arg-type]
+        if law and not any(name in GRIDS for name in self.families):
+            raise ValueError(
+                f"law=True needs a family of uniform grids, and family is {family!r}; add {next(iter(GRIDS))!r}"
+            )
         self.tolerances = tuple(tolerances)
-        self.family = family
+        self.family = family if isinstance(family, str) else list(family)
+        self.noise_radius, self.law = noise_radius, law
+        # Of other families the knob is no step.
+        self._knob = "relative_step" if self.families[0] in GRIDS and isinstance(family, str) else "knob"
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
-        return {"tolerances": self.tolerances, "family": self.family}
+        names = ("tolerances", "family", "noise_radius", "law")
+        return {name: getattr(self, name) for name in names}
 
     def scalar_names(self) -> tuple[str, ...]:
-        """Return the names of the logged scalars, at the middle tolerance."""
+        """Return the names of the logged scalars, at the middle tolerance, of the first family."""
         return ("bits", "bits_per_parameter")
 
     def logged(self, measured: Mapping[str, Any]) -> dict[str, float]:
-        """Return the logged scalars at the middle tolerance."""
+        """Return the logged scalars at the middle tolerance, of the first family."""
         middle = len(self.tolerances) // 2
-        return {name: measured[name][middle] for name in self.scalar_names()}
+        return {name: np.atleast_2d(measured[name])[0, middle] for name in self.scalar_names()}
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
-        along = ("tolerance",)
-        return {
-            "variables": [
-                Variable("bits", along, units="bit", description="length of the stream that was decoded: complexity"),
-                Variable("ideal_bits", along, units="bit", description="its length under the code's probabilities"),
-                Variable("bits_per_parameter", along, units="bit", description="bits over the number of parameters"),
-                Variable("loss_rise", along, description="rise of the loss with the decoded weights"),
-                Variable("relative_step", along, description="step of the grid over the rms of each tensor"),
-                Variable("reached", along, "i1", description="1 where some code stays within the tolerance"),
-            ],
-            "coordinates": [Coordinate("tolerance", self.tolerances, "nat", "allowed rise of the training loss")],
-        }
+        each = ("tolerance",)
+        along = each if isinstance(self.family, str) else ("family", *each)
+        step = "step of the grid over the rms of each tensor" if self._knob == "relative_step" else "the family's knob"
+        variables = [
+            Variable("bits", along, units="bit", description="length of the stream that was decoded: complexity"),
+            Variable("ideal_bits", along, units="bit", description="its length under the code's probabilities"),
+            Variable("bits_per_parameter", along, units="bit", description="bits over the number of parameters"),
+            Variable("loss_rise", along, description="rise of the loss with the decoded weights"),
+            Variable(self._knob, along, description=step),
+            Variable("reached", along, "i1", description="1 where some code stays within the tolerance"),
+            Variable("tensor_bits", (*along, "tensor"), units="bit", description="share of each tensor in ideal_bits"),
+        ]
+        if self.noise_radius:
+            variables += [
+                Variable("noise_radius", each, description="noise, in units of c, that raises the mean loss so far"),
+                Variable("noise_radius_stderr", each, description="its standard error over draws"),
+                Variable("bits_back", each, units="bit", description="bits-back length of weights with that noise"),
+            ]
+        if self.law:
+            variables += [
+                Variable("law_curvature", description="trace of the Hessian in units of each tensor's rms"),
+                Variable("law_curvature_stderr", description="its standard error"),
+                Variable(
+                    "predicted_step", each, description="relative step at which the quantisation law rises so far"
+                ),
+                Variable("predicted_step_stderr", each, description="its standard error"),
+            ]
+        names = ParameterLayout.of(trainable(module)).names
+        coordinates = [
+            Coordinate("tolerance", self.tolerances, "nat", "allowed rise of the training loss"),
+            Coordinate("tensor", names, description="qualified name of the tensor"),
+        ]
+        if not isinstance(self.family, str):
+            coordinates.append(Coordinate("family", self.families, description="family of codes"))
+        return {"variables": variables, "coordinates": coordinates}
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the bits at the present weights."""
-        result = bits(objective, family=self.family, tolerances=self.tolerances)
-        return {
-            "bits": result.bits,
-            "ideal_bits": result.ideal_bits,
-            "bits_per_parameter": result.bits_per_parameter,
-            "loss_rise": result.loss_rise,
-            "relative_step": result.knob,
-            "reached": result.reached.astype(np.int8),
-        }
+        curves = {family: bits(objective, family, self.tolerances) for family in self.families}
+
+        def column(name: str) -> np.ndarray:
+            values = [np.asarray(getattr(curve, name)) for curve in curves.values()]
+            return values[0] if isinstance(self.family, str) else np.stack(values)
+
+        names = ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "tensor_bits")
+        row: dict[str, Any] = {name: column(name) for name in names}
+        row |= {self._knob: column("knob"), "reached": column("reached").astype(np.int8)}
+        if self.noise_radius:
+            per = "filter" if self.noise_radius is True else str(self.noise_radius)
+            noise = noise_radius(objective, self.tolerances, per, seed=self.seed)
+            row |= {"noise_radius": noise.sigma, "noise_radius_stderr": noise.stderr, "bits_back": noise.bits}
+        if self.law:
+            grid = next(curve for family, curve in curves.items() if family in GRIDS)
+            law = quantisation_law(objective, grid, seed=self.seed)
+            row |= {"law_curvature": law.curvature, "law_curvature_stderr": law.curvature_stderr}
+            row |= {"predicted_step": law.predicted_knob, "predicted_step_stderr": law.predicted_knob_stderr}
+        return row

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from landscape._layout import ParameterLayout
+from landscape._parameters import trainable
 from landscape.callbacks._arguments import at_least, one_of, positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.curvature._selection import modules
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
-from landscape.volume import learning_coefficient
+from landscape.volume import LocalLearningCoefficient, learning_coefficient
 from landscape.volume._learning_coefficient import FLAGS, METHODS
 
 _SCALARS = {
@@ -25,6 +28,12 @@ _SCALARS = {
     "gradient_noise": "variance that batches add to a step, over that of the injected noise",
     "nbeta": "inverse temperature nβ",
 }
+_LAYERS = [
+    Variable("layer_learning_coefficient", ("layer",), description="the coefficient with all other layers held"),
+    Variable("layer_learning_coefficient_stderr", ("layer",), description="its Monte-Carlo standard error"),
+    Variable("layer_rhat", ("layer",), description="R-hat of its chains"),
+    Variable("layer_flag", ("layer", "flag_name"), "i1", description="1 where this speaks against the layer's value"),
+]
 
 
 class LearningCoefficient(LandscapeCallback):
@@ -41,6 +50,7 @@ class LearningCoefficient(LandscapeCallback):
         method: "sgld", "rmsprop" or "mala".
         step_size: Step of the chains; found anew at every event where none is given.
         n: Number n of examples in nβ = n / ln n; by default the measured ones.
+        layers: Measure every layer's weight-restricted coefficient too, by as many chains again for each.
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
@@ -59,6 +69,7 @@ class LearningCoefficient(LandscapeCallback):
         method: str = "sgld",
         step_size: float | None = None,
         n: int | None = None,
+        layers: bool = False,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         **common: Any,
@@ -72,11 +83,12 @@ class LearningCoefficient(LandscapeCallback):
         if step_size is not None:
             positive(step_size=step_size)
         self.chains, self.draws, self.gamma = chains, draws, gamma
-        self.method, self.step_size, self.n = method, step_size, n
+        self.method, self.step_size, self.n, self.layers = method, step_size, n, layers
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
-        return {name: getattr(self, name) for name in ("chains", "draws", "gamma", "method", "step_size", "n")}
+        names = ("chains", "draws", "gamma", "method", "step_size", "n", "layers")
+        return {name: getattr(self, name) for name in names}
 
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
@@ -84,7 +96,8 @@ class LearningCoefficient(LandscapeCallback):
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
-        step = "step of the chains"
+        step, layers = "step of the chains", tuple(modules(ParameterLayout.of(trainable(module))))
+        named = Coordinate("layer", layers, description="module that holds the parameters; empty for the outermost")
         return {
             "variables": [
                 *(Variable(name, description=text) for name, text in _SCALARS.items()),
@@ -92,17 +105,31 @@ class LearningCoefficient(LandscapeCallback):
                 Variable("by_chain", ("chain",), description="the coefficient from each chain alone"),
                 Variable("excess_loss", ("chain", "draw"), "f4", description="rise of the loss at the chains' steps"),
                 Variable("flag", ("flag_name",), "i1", description="1 where this speaks against the value"),
+                *_LAYERS * self.layers,
             ],
             "coordinates": [
                 Coordinate("chain", tuple(range(self.chains)), description="number of the chain"),
                 Coordinate("draw", tuple(range(-(self.draws // 2), self.draws)), description="step; burn-in below 0"),
                 Coordinate("flag_name", FLAGS, description="what may speak against the value"),
+                *[named] * self.layers,
             ],
         }
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the learning coefficient at the present weights."""
-        found = learning_coefficient(
+        found = self._coefficient(objective)
+        own = {"learning_coefficient": found.value, "learning_coefficient_stderr": found.stderr}
+        row: dict[str, Any] = {name: own[name] if name in own else getattr(found, name) for name in _SCALARS}
+        row |= {
+            "step_size": found.step_size,
+            "by_chain": found.chains,
+            "excess_loss": found.trace,
+            "flag": _flags(found),
+        }
+        return row | self._layers(objective) if self.layers else row
+
+    def _coefficient(self, objective: Objective, parameters: list[str] | None = None) -> LocalLearningCoefficient:
+        return learning_coefficient(
             objective,
             self.chains,
             self.draws,
@@ -111,12 +138,20 @@ class LearningCoefficient(LandscapeCallback):
             method=self.method,
             step_size=self.step_size,
             n=self.n,
+            parameters=parameters,
         )
-        own = {"learning_coefficient": found.value, "learning_coefficient_stderr": found.stderr}
-        row: dict[str, Any] = {name: own[name] if name in own else getattr(found, name) for name in _SCALARS}
-        return row | {
-            "step_size": found.step_size,
-            "by_chain": found.chains,
-            "excess_loss": found.trace,
-            "flag": np.array([name in found.flags for name in FLAGS], dtype=np.int8),
+
+    def _layers(self, objective: Objective) -> dict[str, Any]:
+        names = objective.layout.names
+        held = modules(objective.layout).values()
+        found = [self._coefficient(objective, [names[index] for index in indices]) for indices in held]
+        return {
+            "layer_learning_coefficient": np.array([one.value for one in found]),
+            "layer_learning_coefficient_stderr": np.array([one.stderr for one in found]),
+            "layer_rhat": np.array([one.rhat for one in found]),
+            "layer_flag": np.stack([_flags(one) for one in found]),
         }
+
+
+def _flags(found: LocalLearningCoefficient) -> np.ndarray:
+    return np.array([name in found.flags for name in FLAGS], dtype=np.int8)

@@ -200,6 +200,16 @@ def evaluate(objective: Objective, held_out: Objective | None) -> tuple[Evaluati
     return objective.evaluate(), held_out.evaluate() if held_out is not None else _UNKNOWN
 
 
+def losses(train: Evaluation, held: Evaluation) -> dict[str, float]:
+    """Return the columns of a row that every group has."""
+    return {
+        "train_loss": train.loss,
+        "train_error": train.error,
+        "held_out_loss": held.loss,
+        "held_out_error": held.error,
+    }
+
+
 def _sums(module: torch.nn.Module) -> list[float]:
     """Tell states of a module apart at the cost of reading it once."""
     tensors = [t.detach() for t in (*module.parameters(), *module.buffers())]

@@ -54,16 +54,35 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         The tensors by name, and the hyper-parameters that Lightning stored (none in a plain state dict).
 
     Raises:
-        FileError: The file cannot be read, or holds no state dict.
+        FileError: The file holds no state dict, or cannot be read.
     """
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileError(f"{path} does not exist") from None
-    except Exception as error:
-        raise FileError(f"{path} cannot be read as a checkpoint: {error}") from None
+    loaded = _read(path)
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(tensors, dict):
         raise FileError(f"{path} holds no state dict; give a run file, a Lightning checkpoint, or a saved state dict")
     settings = loaded.get("hyper_parameters") if tensors is not loaded else None
     return tensors, dict(settings or {})
+
+
+def read_position(path: Path) -> tuple[int, int] | None:
+    """Return where in its training a checkpoint was saved.
+
+    Args:
+        path: A file that `load_checkpoint` reads.
+
+    Returns:
+        Optimizer step and epoch; None in a plain state dict, which does not say.
+    """
+    loaded = _read(path)
+    if not isinstance(loaded, dict) or "state_dict" not in loaded or "global_step" not in loaded:
+        return None
+    return int(loaded["global_step"]), int(loaded.get("epoch", -1))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist") from None
+    except Exception as error:
+        raise FileError(f"{path} cannot be read as a checkpoint: {error}") from None

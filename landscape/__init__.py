@@ -14,9 +14,11 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "compression",
         "connectivity",
         "curvature",
+        "description",
         "record",
         "sharpness",
         "surface",
+        "volume",
     ],
     submod_attrs={
         "_errors": ["FileError", "LandscapeError", "MeasurementError"],
@@ -38,8 +40,10 @@ __all__ = [
     "compression",
     "connectivity",
     "curvature",
+    "description",
     "open_run",
     "record",
     "sharpness",
     "surface",
+    "volume",
 ]

@@ -64,6 +64,27 @@ def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) 
         yield
 
 
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python within, and put their states back on leaving.
+
+    Args:
+        *key: Non-negative integers; each sequence of them is a seed of its own.
+
+    Yields:
+        Nothing.
+    """
+    generators = _GlobalGenerators()
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        yield
+    finally:
+        generators.restore()
+
+
 class _Tensors:
     """Parameters, gradients, buffers and flags of a module tree."""
 

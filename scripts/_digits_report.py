@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -71,6 +74,20 @@ def in_words(points: pd.DataFrame, showcase: Run, bits: str) -> list[str]:
         "in curvature is a difference in loss; compare within a level of label noise, or at matched loss."
     )
     return sentences
+
+
+def certificates_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the certificates bound, and that they were verified."""
+    bounds = {
+        labels: ", ".join(f"{row['bound']:.2f} ({row['network']})" for row in rows if row["labels"] == labels)
+        for labels in ("true", "random")
+    }
+    verified = sum(bool(row["verified"]) for row in rows)
+    return (
+        f"With 95 % confidence the error on new digits is at most {bounds['true']}; with random labels the bound is "
+        f"{bounds['random']}, and guessing errs on .90. {verified} of {len(rows)} certificates were verified from "
+        "their files."
+    )
 
 
 def _pairs(points: pd.DataFrame, factor: str, bits: str, subject: str, comparison: str) -> str:

@@ -1,7 +1,8 @@
 """The demo: do flat solutions compress? Batch size, label noise and weight averaging on handwritten digits.
 
-Trains a grid of small networks on scikit-learn's digits with the toolkit's callbacks, one run file each, and draws
-the main pictures from the files. Run it with `landscape demo`, or `python scripts/digits_demo.py`.
+Trains a grid of small networks on scikit-learn's digits with the toolkit's callbacks, one run file each, certifies
+what small codes have learnt, and draws the main pictures from the files. Run it with `landscape demo`, or
+`python scripts/digits_demo.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from rich.console import Console
 
 from landscape import open_run
 from landscape.analysis import (
+    plot_bound_decomposition,
     plot_connectivity,
     plot_flatness_compressibility,
+    plot_rank_correlations,
+    plot_rate_distortion,
     plot_sharpness,
     plot_spectrum,
     plot_swa,
 )
-from landscape.studies._digits_report import in_words, show_table
+from landscape.studies._digits_report import certificates_in_words, in_words, show_table
 from landscape.studies._parallel import run_all
 
 BATCH_SIZES = (16, 64)
@@ -40,7 +44,7 @@ LOSSES = ("train_loss", "train_error", "held_out_loss", "held_out_error")
 
 
 def main(out: Path = Path("demo"), quick: bool = False, workers: int | None = None) -> pd.DataFrame:
-    """Train the grid, write run files, five figures and a table, and say what they show.
+    """Train the grid, write run files, certificates, eight figures and a table, and say what they show.
 
     Args:
         out: Folder for everything.
@@ -71,15 +75,17 @@ def main(out: Path = Path("demo"), quick: bool = False, workers: int | None = No
     showcase = str(out / "showcase.h5")
     console.print("Training one more, measured along the way and connected to the first ...")
     run_all(train_showcase, [{"path": showcase, "other": partner, "epochs": epochs}], "showcase", 1)
+    console.print("Certifying two small codes of digits, with true and with random labels ...")
+    certified = run_all(certify_cell, certificate_jobs(out, epochs=10 if quick else 60), "certificates", workers)
     points = final_points(jobs)
     points.to_csv(out / "table.csv", index=False)
-    figures = draw(points, showcase, out)
+    figures = draw(points, showcase, [row["path"] for row in certified], out)
     show_table(console, points, BITS)
     console.print()
-    for sentence in in_words(points, open_run(showcase), BITS):
+    for sentence in [*in_words(points, open_run(showcase), BITS), certificates_in_words(certified)]:
         console.print(f"• {sentence}", soft_wrap=True, highlight=False)
     console.print("\nWritten:")
-    for path in (*figures, out / "table.csv", showcase):
+    for path in (*figures, out / "table.csv", showcase, *(row["path"] for row in certified)):
         console.print(f"  {path}", soft_wrap=True, highlight=False)
     console.print(f"Look inside a run: landscape show {showcase}", soft_wrap=True, highlight=False)
     return points
@@ -137,6 +143,23 @@ def _fit(callbacks: list[Any], seed: int, data_seed: int, epochs: int, **hyper_p
     trainer.fit(module, *loaders(hyper_parameters["batch_size"], hyper_parameters["label_noise"], data_seed))
 
 
+def certificate_jobs(out: Path, epochs: int) -> list[dict[str, Any]]:
+    """List what is certified: each of the study's two networks, on true and on random labels."""
+    names = ("cosine, linear", "one hidden layer, subspace")
+    return [
+        {"name": name, "random": random, "epochs": epochs, "seed": 0}
+        | {"path": str(out / f"{name.split(',')[0].replace(' ', '-')}-{'random' if random else 'true'}-labels.lsc")}
+        for name, random in itertools.product(names, (False, True))
+    ]
+
+
+def certify_cell(path: str, **job: Any) -> dict[str, Any]:
+    """Train one code, write its certificate, and verify it from the file alone."""
+    from landscape.studies.digits_certificates import cell
+
+    return {"path": path, **cell(path=Path(path), **job)}
+
+
 def final_points(jobs: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Read the solution of every run out of its file: one row each."""
     rows = []
@@ -153,14 +176,18 @@ def final_points(jobs: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(points: pd.DataFrame, showcase: str, out: Path) -> list[Path]:
-    """Draw the five figures and return their paths."""
+def draw(points: pd.DataFrame, showcase: str, certificates: Sequence[str], out: Path) -> list[Path]:
+    """Draw the eight figures and return their paths."""
+    runs = sorted(str(path) for path in (out / "runs").glob("*.h5"))
     drawn = {
         "flatness-compressibility": lambda: plot_flatness_compressibility(points, y=BITS, group="solution and labels"),
         "spectrum": lambda: plot_spectrum(showcase),
         "sharpness": lambda: plot_sharpness(showcase),
         "connectivity": lambda: plot_connectivity(showcase),
         "swa": lambda: plot_swa(showcase),
+        "rate-distortion": lambda: plot_rate_distortion(runs, label="label_noise"),
+        "rank-correlations": lambda: plot_rank_correlations(runs, target=BITS),
+        "bound": lambda: plot_bound_decomposition(certificates),
     }
     paths = []
     for name, plot in drawn.items():

@@ -193,3 +193,15 @@ class ManualWithLoss(Manual):
     def landscape_loss(self, batch: Any) -> torch.Tensor:
         x, y = batch
         return F.cross_entropy(self.net(x), y)
+
+
+def number(value: torch.Tensor) -> float:
+    """Return a scalar tensor's value."""
+    return float(value.detach())
+
+
+def autograd_gradient(model: nn.Module, loss: torch.Tensor) -> torch.Tensor:
+    """Return the flat gradient in the trainable parameters, zero where the loss does not use one."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([part.reshape(-1) for part in parts])

@@ -15,7 +15,7 @@ from torch import nn
 
 from landscape import MeasurementError, Objective
 from landscape.averaging import recompute_batchnorm
-from landscape.compression import bits
+from landscape.compression import bits, noise_radius
 from landscape.connectivity import fit_curve, profile
 from landscape.curvature import fisher, ggn, hessian, spectrum, top_eigenpairs, trace
 from landscape.sharpness import average_case, sam, worst_case
@@ -83,6 +83,7 @@ def everything(measured: Objective) -> dict[str, Any]:
         "worst_case": worst_case(measured, steps=4).value,
         "worst_case_of_groups": worst_case(measured, steps=4, group=4).value,
         "bits": coded.bits.tolist(),
+        "noise_radius": noise_radius(measured, (0.1,), draws=4).sigma.tolist(),
         "learning_coefficient": [
             learning_coefficient(measured, 2, 12, step_size=1e-4, full_batch=whole).value for whole in (False, True)
         ],

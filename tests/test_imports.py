@@ -8,7 +8,9 @@ import pytest
 import landscape.averaging
 import landscape.bounds
 import landscape.callbacks
+import landscape.certificates
 import landscape.curvature
+import landscape.description
 import landscape.sharpness
 import landscape.surface
 import landscape.volume
@@ -22,7 +24,15 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["landscape", "landscape.analysis", "landscape.bounds", "landscape.cli", "landscape.record"]
+    "module",
+    [
+        "landscape",
+        "landscape.analysis",
+        "landscape.bounds",
+        "landscape.certificates",
+        "landscape.cli",
+        "landscape.record",
+    ],
 )
 def test_light_imports_load_neither_torch_nor_lightning(module):
     assert not loaded_by(f"import {module}") & {"torch", "lightning", "pytorch_lightning", "torchmetrics"}
@@ -35,8 +45,10 @@ def test_bounds_are_computed_without_torch():
 
 
 def test_listing_names_is_light_and_complete():
-    loaded = loaded_by("import landscape, landscape.curvature, landscape.sharpness\nassert dir(landscape)")
-    assert "torch" not in loaded
+    loaded = loaded_by(
+        "import landscape, landscape.curvature, landscape.sharpness, landscape.volume\nassert dir(landscape)"
+    )
+    assert not loaded & {"torch", "arviz_stats"}
 
 
 def test_every_public_name_is_there():
@@ -45,7 +57,9 @@ def test_every_public_name_is_there():
         landscape,
         landscape.averaging,
         landscape.bounds,
+        landscape.certificates,
         landscape.curvature,
+        landscape.description,
         landscape.sharpness,
         landscape.surface,
         landscape.volume,

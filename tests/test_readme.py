@@ -103,3 +103,18 @@ def test_averages_and_surfaces_of_a_recorded_run(module_and_data, tmp_path, monk
     exec(_block("posterior = swag"), names)
     assert names["surface"].loss.shape == (11, 11)
     assert names["posterior"].n > 2
+
+
+def test_a_certificate_is_made_and_verified(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class MyNet(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
+
+    x = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
+    snippet = _block("train_subspace(MyNet").replace("epochs=60", "epochs=5")
+    names = {"MyNet": MyNet, "batches": [(x, x[:, :3].argmax(1))]}
+    exec(snippet, names)
+    assert names["verify"]("model.lsc", MyNet, names["batches"]).valid
+    assert names["certificate"].n == 500

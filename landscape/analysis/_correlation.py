@@ -66,10 +66,7 @@ def kendall(x: Any, y: Any, n_bootstrap: int = 2000, seed: int = 0, confidence: 
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"x and y need one value a run each; found the shapes {x.shape} and {y.shape}")
-    if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap is {n_bootstrap}; at least one resample is needed")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
+    check_resampling(n_bootstrap, confidence)
     n = len(x)
     if n < 2 or np.isnan(x).any() or np.isnan(y).any():
         return Correlation(np.nan, np.nan, np.nan, n, confidence, seed)
@@ -77,6 +74,28 @@ def kendall(x: Any, y: Any, n_bootstrap: int = 2000, seed: int = 0, confidence: 
     tau = float(_tau(np.ones((1, n)), *signs)[0])
     low, high = _interval(signs, n, n_bootstrap, seed, confidence) if n > 2 else (np.nan, np.nan)
     return Correlation(tau, low, high, n, confidence, seed)
+
+
+def check_resampling(n_bootstrap: int, confidence: float) -> None:
+    """Check the settings of a bootstrap.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if n_bootstrap < 1:
+        raise ValueError(f"n_bootstrap is {n_bootstrap}; at least one resample is needed")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
+
+
+def percentile_interval(sample: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the interval between the quantiles of resampled values; NaN where half of them or more are undefined."""
+    defined = sample[~np.isnan(sample)]
+    if len(defined) <= len(sample) / 2:
+        return np.nan, np.nan
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
@@ -108,10 +127,4 @@ def _interval(
         counts = np.zeros(drawn.shape)
         np.add.at(counts, (np.arange(len(drawn))[:, None], drawn), 1.0)
         taus.append(_tau(counts, *signs))
-    sample = np.concatenate(taus)
-    defined = sample[~np.isnan(sample)]
-    if len(defined) <= n_bootstrap / 2:
-        return np.nan, np.nan
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
+    return percentile_interval(np.concatenate(taus), confidence)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from landscape._errors import FileError
 from landscape.analysis._correlation import kendall
+from landscape.analysis._isolines import draw_isolines, isolines
+from landscape.analysis._isolines import sentences as isoline_sentences
 from landscape.analysis._labels import label_of
 from landscape.analysis._members import Group, Member, members, require_column, require_number, require_setting
-from landscape.analysis._points import LARGEST_RATIO, Track, is_unmatched, loss_range, track
+from landscape.analysis._points import Track, is_unmatched, loss_range, track, warn_unmatched
 from landscape.analysis._scatter import draw_runs
 from landscape.analysis._style import caption, log_where_positive, new_axes, style
 
@@ -27,6 +29,7 @@ def plot_flatness_compressibility(
     points: str = "final",
     matched_loss: float | None = None,
     group: Group | None = None,
+    bound: Mapping[str, Any] | bool = False,
     ax: Any = None,
     seed: int = 0,
 ) -> Any:
@@ -46,6 +49,11 @@ def plot_flatness_compressibility(
         matched_loss: Training loss at which the runs are compared.
         group: Attribute, hyper-parameter or column by name (or a callable of the run, or of its rows where `runs` is a
             table) that gives marker and legend entry.
+        bound: Draw lines of equal generalisation bound on an axis of bits: True, or a mapping with any of `error` (a
+            number, or the column whose median over the runs it is; the training error by default), `n` (examples; by
+            default those measured), `delta` (.05), `levels` (.3, .5, .7 and 1), `method` and `choices` (as in
+            `landscape.bounds.countable_bound`), and `classes` for a line where guessing stands. A bound belongs to the
+            decoded network and to its own error, so the lines say where the runs would stand at the stated error.
         ax: Axes to draw on; those of a new figure by default.
         seed: Seed of the bootstrap.
 
@@ -69,6 +77,7 @@ def plot_flatness_compressibility(
         require_setting(everyone, group)
     tracks = [found for run in everyone if (found := track(run, x, y, color, matched_loss))]
     sentences = _missing(everyone, tracks, x, y)
+    lines = isolines(bound, tracks, y) if bound is not False else None
     with style():
         ax = new_axes() if ax is None else ax
         draw_runs(ax, tracks, color, group, trajectories=points == "trajectory")
@@ -76,6 +85,9 @@ def plot_flatness_compressibility(
             shown = values if points == "trajectory" else [v[t.chosen] for v, t in zip(values, tracks, strict=True)]
             log_where_positive(ax, np.hstack(shown), axis)
             (ax.set_xlabel if axis == "x" else ax.set_ylabel)(label_of(name))
+        if lines is not None:
+            draw_isolines(ax, lines, np.hstack([run.y for run in tracks]))
+            sentences += isoline_sentences(lines)
         caption(ax, [_correlation(tracks, seed), *_choice(tracks, points, matched_loss), *sentences])
     return ax
 
@@ -109,11 +121,7 @@ def _choice(tracks: Sequence[Track], points: str, matched_loss: float | None) ->
         sentences = [f"Each run {chosen}; training loss not recorded."]
     elif is_unmatched(low, high):
         sentences = [f"Each run {chosen}; NOT at matched loss: {losses}."]
-        warnings.warn(
-            f"the runs are not at matched loss: their {losses} differ by more than a factor of {LARGEST_RATIO:g}, and "
-            "flatness then mostly measures how small the loss is; give matched_loss=, or compare other runs",
-            stacklevel=3,
-        )
+        warn_unmatched(losses)
     else:
         sentences = [f"Each run {chosen}; {losses}."]
     if points == "trajectory":

@@ -54,11 +54,17 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "trace_chc": ("Tr(CHC)", ""),
     "relative_flatness": ("relative flatness κ_Tr (large: sharp)", ""),
     "relative_flatness_max": ("relative flatness κ_max (large: sharp)", ""),
+    "learning_coefficient": ("local learning coefficient", ""),
     "bits": ("code length", "bits"),
     "ideal_bits": ("ideal code length", "bits"),
     "bits_per_parameter": ("code length", "bits per parameter"),
     "loss_rise": ("loss rise of the decoded weights", ""),
     "relative_step": ("grid step over the rms of each tensor", ""),
+    "knob": ("knob of the family of codes", ""),
+    "noise_radius": ("noise that the loss stands, relative to the weights", ""),
+    "bits_back": ("bits-back length", "bits"),
+    "law_curvature": ("trace of the Hessian in units of each tensor's rms", ""),
+    "predicted_step": ("grid step that the quantisation law foretells", ""),
     "reached": ("tolerance reached", "1: yes"),
     "n_averaged": ("averaged snapshots", ""),
     "distance": ("distance in weights", ""),
@@ -89,6 +95,13 @@ _NOT_INVARIANT = frozenset(
     | {"average_case_plain", "average_case_plain_linf", "worst_case_plain", "worst_case_plain_linf", "keskar"}
     | {"keskar_subspace", "pac_bayes", "random_radius_plain"}
 )
+# What the loss's shape is called flat by, beside all rises of the loss; large is sharp, but for the radii.
+_FLATNESS = frozenset(
+    {"lambda_max", "trace", "n_eff", "keskar", "keskar_subspace", "pac_bayes", "pac_bayes_magnitude", "fisher_rao"}
+    | {"lambda_max_chc", "trace_chc", "relative_flatness", "relative_flatness_max", "learning_coefficient"}
+    | {"random_radius", "random_radius_plain"}
+)
+_LARGE_IS_FLAT = frozenset({"random_radius", "random_radius_plain"})
 _SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}"}
 # A ladder's dimension bears the name of its measure, which the label says already.
 _LADDERS = {"rho_": "at ρ = {}", "drop_": "at a rise of the error of {}", "threshold_": "at a loss rise of {}"}
@@ -134,6 +147,17 @@ def is_rise(name: str) -> bool:
     return _KNOWN.get(base_of(name), ("", ""))[1] == "rise in loss"
 
 
+def is_flatness(name: str) -> bool:
+    """Return whether a column is a measure of flatness that networks are compared by."""
+    base = base_of(name)
+    return base in _FLATNESS or is_rise(base)
+
+
+def large_is_flat(name: str) -> bool:
+    """Return whether a column is the larger, the flatter the loss is."""
+    return base_of(name) in _LARGE_IS_FLAT
+
+
 def stderr_column(name: str) -> str:
     """Return the column that holds the standard error of a column, where the run has one."""
     stem, bracket, setting = name.partition("[")
@@ -141,6 +165,9 @@ def stderr_column(name: str) -> str:
 
 
 def _setting(setting: str) -> str:
+    family, comma, rest = setting.partition(",")
+    if comma and "=" in rest:
+        return f"{_setting(rest)}, {family}"
     key, equals, value = setting.partition("=")
     if not equals:
         return f"[{setting.replace(',', ', ')}]"

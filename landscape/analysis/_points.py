@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ class Track:
         y_stderr: Standard error of the second measure.
         train_loss: Training loss at the rows.
         chosen: Index of the row that stands for the run.
+        rows: Places of these rows in the run's table.
     """
 
     member: Member
@@ -37,6 +39,7 @@ class Track:
     y_stderr: np.ndarray
     train_loss: np.ndarray
     chosen: int
+    rows: np.ndarray
 
 
 def track(member: Member, x: str, y: str, color: str | None, matched_loss: float | None) -> Track | None:
@@ -72,6 +75,7 @@ def track(member: Member, x: str, y: str, color: str | None, matched_loss: float
         member.column(stderr_column(y))[usable],
         loss,
         chosen,
+        np.flatnonzero(usable),
     )
 
 
@@ -85,6 +89,20 @@ def loss_range(tracks: Sequence[Track]) -> tuple[float, float]:
 def is_unmatched(low: float, high: float) -> bool:
     """Return whether training losses differ by more than the largest ratio; a loss of 0 matches only itself."""
     return high > low and high > LARGEST_RATIO * low
+
+
+def warn_unmatched(losses: str, stacklevel: int = 3) -> None:
+    """Warn that runs are not compared at matched loss.
+
+    Args:
+        losses: The losses in words.
+        stacklevel: As of `warnings.warn`, seen from the caller.
+    """
+    warnings.warn(
+        f"the runs are not at matched loss: their {losses} differ by more than a factor of {LARGEST_RATIO:g}, and "
+        "flatness then mostly measures how small the loss is; give matched_loss=, or compare other runs",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def _distance(loss: np.ndarray, wanted: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import offset_copy
 
 # Okabe & Ito's palette, the colours that stand out on white first.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
@@ -41,9 +42,10 @@ _SETTINGS: dict[str, Any] = {
     "axes.axisbelow": True,
 }
 CAPTION_SIZE = 9
-# Width of an average character of the default font, in units of its size.
 _MANY_DECADES = 1e3  # beyond, a label a decade is enough
+# Width of an average character of the default font, in units of its size.
 _CHARACTER = 0.49
+_NARROWEST = 20  # characters a line at least
 
 
 def style() -> AbstractContextManager[Any]:
@@ -71,13 +73,25 @@ def panels(ax: Any, count: int) -> np.ndarray:
     return given
 
 
-def caption(ax: Any, sentences: Sequence[str]) -> None:
-    """Write sentences above the axes, the first on a line of its own, so that they are in every saved picture."""
+def caption(ax: Any, sentences: Sequence[str], until: Any = None) -> None:
+    """Write sentences above the axes, the first on a line of its own, so that they are in every saved picture.
+
+    Args:
+        ax: The axes.
+        sentences: What to write.
+        until: Axes to the right of these, up to whose right end the lines may run.
+    """
     ax.figure.canvas.figure.draw_without_rendering()  # the layout decides how wide the axes are
-    points = ax.get_window_extent().width / ax.figure.dpi * 72
-    width = max(20, int(points / (CAPTION_SIZE * _CHARACTER)))
-    lines = [line for text in (sentences[0], " ".join(sentences[1:])) for line in textwrap.wrap(text, width)]
-    ax.set_title("\n".join(lines), loc="left", fontsize=CAPTION_SIZE, linespacing=1.3)
+    right = (until or ax).get_window_extent().x1
+    room = right - ax.get_window_extent().x0
+    width = max(_NARROWEST, int(room / ax.figure.dpi * 72 / (CAPTION_SIZE * _CHARACTER)))
+    while True:
+        lines = [line for text in (sentences[0], " ".join(sentences[1:])) for line in textwrap.wrap(text, width)]
+        written = ax.set_title("\n".join(lines), loc="left", fontsize=CAPTION_SIZE, linespacing=1.3)
+        excess = written.get_window_extent().width / room
+        if excess <= 1 or width == _NARROWEST:
+            return
+        width = max(_NARROWEST, min(width - 1, int(width / excess)))  # its characters are wider than the average
 
 
 def legend_above(ax: Any, columns: int, title: str | None = None) -> None:
@@ -98,6 +112,25 @@ def legend_above(ax: Any, columns: int, title: str | None = None) -> None:
         legend.set_in_layout(True)
         if fits:
             return
+
+
+def legend_below(ax: Any, columns: int = 1, below: float = 40.0, first: Sequence[str] = ()) -> None:
+    """Put the legend below the axes and their label, where a caption stands above; nothing where nothing is named.
+
+    Args:
+        ax: The axes.
+        columns: Its columns.
+        below: Room for ticks and label, in points.
+        first: Labels that come first, in this order.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        order = sorted(
+            range(len(labels)), key=lambda at: first.index(labels[at]) if labels[at] in first else len(first)
+        )
+        handles, labels = [handles[at] for at in order], [labels[at] for at in order]
+        place = offset_copy(ax.transAxes, ax.figure, y=-below, units="points")
+        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=place, ncols=columns)
 
 
 def spans_decade(values: Any) -> bool:

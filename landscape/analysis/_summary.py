@@ -15,7 +15,8 @@ _COMMON = frozenset(variable.name for variable in _COMMON_VARIABLES)
 _OF_THE_TRAINING = ("learning_rate", "train_loss", "train_error", "held_out_loss", "held_out_error")
 # Details of a measure, which a first look does not need.
 _DETAILS = frozenset(
-    {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "reached", "n_matvecs", "n_averaged"}
+    {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "knob", "reached", "predicted_step"}
+    | {"n_matvecs", "n_averaged"}
 )
 _DETAILED = ("eigenvalues_", "residuals_", "converged_")
 
@@ -53,6 +54,20 @@ def summarize(run: RunLike) -> dict[str, Any]:
         "values": training + values,
         "failures": failures,
     }
+
+
+def value_text(entry: dict[str, Any]) -> str:
+    """Write a value of a summary with its standard error, where it has one.
+
+    Args:
+        entry: `first` or `last` of a value.
+
+    Returns:
+        The text.
+    """
+    value, stderr = entry["value"], entry["stderr"]
+    text = f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+    return text if np.isnan(stderr) else f"{text} ± {stderr:.2g}"
 
 
 def _group(name: str, table: pd.DataFrame, failed: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape.objective import Objective
 
 
+@of_objective
 def recompute_batchnorm(
     objective: Objective,
     vector: torch.Tensor | None = None,

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._observe import LOSS_SIGNATURES
 from landscape._results import Estimate, Result
 from landscape.objective import Objective
@@ -54,6 +55,7 @@ class ModelAverage(Result):
         )
 
 
+@of_objective
 def bayesian_average(
     objective: Objective, samples: Iterable[Mapping[str, torch.Tensor] | torch.Tensor], bins: int = 15
 ) -> ModelAverage:

@@ -11,9 +11,14 @@ from landscape import __version__
 from landscape._errors import LandscapeError
 
 _SUBCOMMANDS = {
+    "certify": "Write a generalisation bound as a file, or verify one.",
     "connect": "Measure the paths between two checkpoints, and their barriers.",
     "demo": "Train small networks on real data and draw the project's figures.",
+    "describe": "Measure how many bits describe the labels of a data set, given a model that learns them.",
+    "measure": "Measure saved checkpoints as the callbacks measure a training.",
     "plot": "Draw a figure from run files.",
+    "repair": "Say what a killed training has left in a run file, and write a clean copy.",
+    "report": "Write one HTML page about run files.",
     "show": "Print what a run file holds.",
 }
 _INTERRUPTED = 130

@@ -13,13 +13,15 @@ from typing import Any
 
 import click
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape._errors import FileError, LandscapeError
 from landscape.callbacks._weights_file import load_checkpoint
+from landscape.objective import Objective
 from landscape.record import open_run
 
-_RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
+RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
 
 
 class Target(click.ParamType):
@@ -65,21 +67,54 @@ def build_model(target: Any, path: Path) -> nn.Module:
     Raises:
         LandscapeError: The model cannot be built, or the weights do not fit it.
     """
-    if path.suffix in _RUN_SUFFIXES:
-        run = open_run(path)
-        tensors: Mapping[str, Any] = run.state_dict()
-        settings = dict(run.attributes.get("hyper_parameters") or {})
-    else:
-        tensors, settings = load_checkpoint(path)
-    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
-    model = call(target, _accepted(target, settings) if with_settings else {}, "the model")
-    if not isinstance(model, nn.Module):
-        raise LandscapeError(
-            f"--model must name a LightningModule class or something that returns a module when called; it gave "
-            f"{type(model).__name__}"
-        )
-    _load(model, tensors, path)
+    tensors, settings = stored(path)
+    model = _new_model(target, settings)
+    load_into(model, tensors, path)
     return model.cpu()
+
+
+def stored(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return what a checkpoint or a run file holds.
+
+    Args:
+        path: A Lightning checkpoint, a saved state dict, or a run file with a recorded SWATrajectory.
+
+    Returns:
+        The tensors by name (the last recorded ones of a run), and the hyper-parameters.
+    """
+    if path.suffix in RUN_SUFFIXES:
+        run = open_run(path)
+        return run.state_dict(), dict(run.attributes.get("hyper_parameters") or {})
+    return load_checkpoint(path)
+
+
+def constructor_settings(target: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored hyper-parameters that a LightningModule class is called with; none for anything else.
+
+    Args:
+        target: What the user named as model.
+        settings: The hyper-parameters.
+
+    Returns:
+        Keyword arguments.
+    """
+    with_settings = inspect.isclass(target) and hasattr(target, "load_from_checkpoint")
+    return _accepted(target, settings) if with_settings else {}
+
+
+def model_maker(target: Any, path: Path | None = None) -> Callable[[], nn.Module]:
+    """Return what makes a new, untrained model at each call.
+
+    Args:
+        target: As in `build_model`.
+        path: A checkpoint or run file whose hyper-parameters a LightningModule class is called with; its weights are
+            not taken.
+
+    Returns:
+        A function without arguments, which raises a LandscapeError where the model cannot be built.
+    """
+    settings = {} if path is None else stored(path)[1]
+    return lambda: _new_model(target, settings)
 
 
 def read_batches(target: Any, count: int | None = None) -> list[Any]:
@@ -111,6 +146,23 @@ def read_batches(target: Any, count: int | None = None) -> list[Any]:
     return batches
 
 
+def make_objective(model: nn.Module, loss: Any, batches: list[Any]) -> Objective:
+    """Make the objective of a model: by its own training_step where no loss is named and it has one.
+
+    Args:
+        model: The model.
+        loss: A loss function of (output, target), a class of such, or None.
+        batches: The batches.
+
+    Returns:
+        The objective.
+    """
+    if loss is None and hasattr(model, "training_step"):
+        return Objective.from_lightning(model, batches)
+    # A class such as torch.nn.CrossEntropyLoss is made with its defaults.
+    return Objective(model, F.cross_entropy if loss is None else loss() if isinstance(loss, type) else loss, batches)
+
+
 def call(target: Callable[..., Any], settings: Mapping[str, Any], what: str) -> Any:
     """Call what the user named; whatever it raises becomes a sentence.
 
@@ -132,6 +184,16 @@ def call(target: Callable[..., Any], settings: Mapping[str, Any], what: str) -> 
     except Exception as error:
         name = getattr(target, "__name__", repr(target))
         raise LandscapeError(f"{what} could not be made by {name}: {type(error).__name__}: {error}") from error
+
+
+def _new_model(target: Any, settings: Mapping[str, Any]) -> nn.Module:
+    model = call(target, constructor_settings(target, settings), "the model")
+    if not isinstance(model, nn.Module):
+        raise LandscapeError(
+            f"--model must name a LightningModule class or something that returns a module when called; it gave "
+            f"{type(model).__name__}"
+        )
+    return model
 
 
 def _accepted(target: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +223,12 @@ def _from_file(path: Path) -> Any:
     return module
 
 
-def _load(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+def load_into(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+    """Load tensors by name, also those of a LightningModule that holds the model as an attribute.
+
+    Raises:
+        FileError: They are of another architecture.
+    """
     own = model.state_dict()
     parameters = [name for name, _ in model.named_parameters()]
     # A plain module out of a LightningModule's checkpoint stands there under the name of its attribute.

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch.nn.functional as F  # noqa: N812
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ from torch import nn
 from landscape._errors import LandscapeError
 from landscape._results import with_error
 from landscape.cli._json import strict
-from landscape.cli._targets import Target, build_model, read_batches
+from landscape.cli._targets import Target, build_model, make_objective, read_batches
 from landscape.connectivity import Curve, align, barriers, fit_curve, path_integral, profile
 from landscape.connectivity._ends import check_same_architecture, end_buffers, end_vector
 from landscape.objective import Objective
@@ -97,7 +96,7 @@ def _measure(a: Path, b: Path, model: Any, data: Any, held_out: Any, options: di
     one, other = build_model(model, a), build_model(model, b)
     check_same_architecture(one, other)
     batches = read_batches(data, options["batches"])
-    objective = _objective(one, options["loss"], batches)
+    objective = make_objective(one, options["loss"], batches)
     measured = {"train": objective}
     if held_out is not None:
         measured["held_out"] = objective.restrict(read_batches(held_out, options["batches"]))
@@ -112,13 +111,6 @@ def _measure(a: Path, b: Path, model: Any, data: Any, held_out: Any, options: di
     for name, curve in curves.items():
         found[name] = {split: _along(curve, each, grid, options["refine"]) for split, each in measured.items()}
     return {"a": str(a), "b": str(b), "objective": objective.describe(), "paths": found}
-
-
-def _objective(model: nn.Module, loss: Any, batches: list[Any]) -> Objective:
-    if loss is None and hasattr(model, "training_step"):
-        return Objective.from_lightning(model, batches)
-    # A class such as torch.nn.CrossEntropyLoss is made with its defaults.
-    return Objective(model, F.cross_entropy if loss is None else loss() if isinstance(loss, type) else loss, batches)
 
 
 def _path(objective: Objective, one: nn.Module, other: nn.Module, kind: str, options: dict[str, Any]) -> Curve:

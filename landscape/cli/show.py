@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from landscape.analysis import summarize
+from landscape.analysis._summary import value_text
 from landscape.cli._json import strict
 
 _EXAMPLE = (
@@ -79,7 +79,7 @@ def _groups(groups: list[dict[str, Any]]) -> Table:
 
 def _values(values: list[dict[str, Any]], with_meaning: bool) -> Table:
     table = _table("measure", {"first": "right", "last": "right"} | ({"meaning": "left"} if with_meaning else {}))
-    numbers = [(_number(value["first"]), _number(value["last"])) for value in values]
+    numbers = [(value_text(value["first"]), value_text(value["last"])) for value in values]
     for column, texts in zip(table.columns[1:3], zip(*numbers, strict=True), strict=True):
         column.min_width = max(map(len, texts))  # where it is narrow, names are cut, never numbers
     group = ""
@@ -91,12 +91,6 @@ def _values(values: list[dict[str, Any]], with_meaning: bool) -> Table:
         meaning = [_cut(value["label"])] if with_meaning else []
         table.add_row(Text(value["name"]), first, last, *meaning)
     return table
-
-
-def _number(entry: dict[str, Any]) -> str:
-    value, stderr = entry["value"], entry["stderr"]
-    text = f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
-    return text if math.isnan(stderr) else f"{text} ± {stderr:.2g}"
 
 
 def _cut(text: str) -> Text:

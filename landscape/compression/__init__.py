@@ -6,8 +6,10 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     __name__,
     submod_attrs={
         "_bitstream": ["Code", "decode", "encode"],
+        "_law": ["QuantisationLaw", "quantisation_law"],
+        "_noise_radius": ["NoiseRadius", "noise_radius"],
         "_search": ["Bits", "bits"],
     },
 )
 
-__all__ = ["Bits", "Code", "bits", "decode", "encode"]
+__all__ = ["Bits", "Code", "NoiseRadius", "bits", "decode", "encode", "noise_radius"]

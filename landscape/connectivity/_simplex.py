@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._layout import ParameterLayout
 from landscape._results import Estimate
 from landscape.averaging._batchnorm import recompute_batchnorm
@@ -139,6 +140,7 @@ def log_volume(vertices: Sequence[torch.Tensor]) -> torch.Tensor:
     return 0.5 * torch.logdet(edges @ edges.T) - math.lgamma(len(vertices))
 
 
+@of_objective
 def fit_simplexes(
     objective: Objective,
     ends: Iterable[torch.Tensor],

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape.averaging._batchnorm import batch_statistics
 from landscape.connectivity._curves import Curve, n_bends
 from landscape.connectivity._profile import buffers_at
@@ -19,6 +20,7 @@ STEPS = 1000
 LEARNING_RATE = 0.01
 
 
+@of_objective
 def fit_curve(
     objective: Objective,
     start: torch.Tensor,

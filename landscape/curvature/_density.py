@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from landscape._given import of_operator
 from landscape._results import Estimate, Result
 from landscape.curvature._calibration import form_error
 from landscape.curvature._eigenpairs import Eigenpairs
@@ -178,6 +179,7 @@ class SpectralDensity(Result):
         return (self.weights[:, None, :] * kernel).sum(axis=2)
 
 
+@of_operator
 def spectral_density(
     operator: SymmetricOperator,
     seed: int = 0,

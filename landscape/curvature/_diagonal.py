@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
+from landscape._given import of_operator
 from landscape._results import Result, student_quantile
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
@@ -68,6 +69,7 @@ class DiagonalEstimate(Result):
         return self.value - half, self.value + half
 
 
+@of_operator
 def diagonal(
     operator: SymmetricOperator,
     method: str = "xdiag",

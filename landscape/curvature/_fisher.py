@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from landscape._given import of_objective
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET
 from landscape.curvature._gauss_newton import Metric, OutputOperator
 from landscape.curvature._likelihood import information
@@ -112,6 +113,7 @@ def _counted_rows(parts: Split) -> int:
     return len(parts.source)
 
 
+@of_objective
 def fisher(
     objective: Objective,
     kind: str = "exact",

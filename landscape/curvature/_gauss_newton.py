@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
 from landscape.curvature._graph import is_cut_off
 from landscape.curvature._split import Split, require_composite, split
@@ -137,6 +138,7 @@ class GaussNewtonOperator(OutputOperator):
         return LossHessian(parts.loss, parts.outputs)
 
 
+@of_objective
 def ggn(
     objective: Objective,
     vector: torch.Tensor | None = None,

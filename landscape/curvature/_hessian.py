@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
 from landscape.curvature._differences import DifferencedHessian
 from landscape.curvature._graph import is_cut_off
@@ -120,6 +121,7 @@ def _engine(
         ) from error
 
 
+@of_objective
 def hessian(
     objective: Objective,
     vector: torch.Tensor | None = None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._step import ModelStep
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._selection import sublayout
@@ -57,6 +59,40 @@ class KroneckerOperator(SymmetricOperator):
         )
         return inverted
 
+    def eigenbasis(self) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """Decompose every A ⊗ B by the eigenvectors of its two factors.
+
+        Returns:
+            The eigenvalues, shape (p,), in float64 and in no order, and v ↦ Uᵀv for vectors of shape (p,), with
+            K = U diag(eigenvalues) Uᵀ.
+
+        Raises:
+            ValueError: This is an inverse, or its eigenvalues are not products of its factors' (EKFAC).
+        """
+        if self.damping is not None or self.method != "kfac":
+            raise ValueError(f"eigenvalues are taken of kfac(objective, 'kfac') itself; this is {self!r}")
+        layout, factors = self.layout, self._engine.state_dict()
+        assert layout is not None
+        inputs, outputs = factors["input_covariances"], factors["gradient_covariances"]
+        values, bases = [], []
+        for name in layout.names:
+            module, _, kind = name.rpartition(".")
+            pair = [outputs[module]] + ([inputs[module]] if kind == "weight" else [])
+            (left, rows), *right = [torch.linalg.eigh(factor.double()) for factor in pair]
+            across, columns = right[0] if right else (left.new_ones(1), left.new_ones(1, 1))
+            values.append(torch.outer(left, across).reshape(-1))
+            bases.append((rows, columns))
+
+        def rotated(vector: torch.Tensor) -> torch.Tensor:
+            parts = layout.unflatten(vector.double())
+            turned = [
+                rows.T @ part.reshape(len(rows), -1) @ columns
+                for part, (rows, columns) in zip(parts, bases, strict=True)
+            ]
+            return torch.cat([part.reshape(-1) for part in turned])
+
+        return torch.cat(values), rotated
+
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return self._engine @ vector
 
@@ -68,6 +104,7 @@ class KroneckerOperator(SymmetricOperator):
         return f"KroneckerOperator({self.method}, {inverse}P={self.shape[0]}, n_matvecs={self.n_matvecs})"
 
 
+@of_objective
 def kfac(objective: Objective, method: str = "kfac", approximation: str = "expand") -> KroneckerOperator:
     """Approximate the Gauss-Newton matrix by one Kronecker product A ⊗ B a layer, weights and biases apart.
 

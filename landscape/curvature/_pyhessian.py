@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.curvature._eigenpairs import Eigenpairs, check_count
 from landscape.curvature._hessian import hessian
 from landscape.objective import Objective
 
 
+@of_objective
 def pyhessian_spectrum(
     objective: Objective, k: int = 1, tol: float = 1e-3, seed: int = 0, max_iterations: int = 100
 ) -> tuple[Eigenpairs, Estimate]:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from landscape._given import of_operator
 from landscape._results import Result
 from landscape.curvature._convergence import slack
 from landscape.curvature._density import SpectralDensity, assemble, quadrature
@@ -34,6 +35,7 @@ class Spectrum(Result):
     n_matvecs: int
 
 
+@of_operator
 def spectrum(
     operator: SymmetricOperator,
     k: int = 10,

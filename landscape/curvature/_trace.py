@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from landscape._given import of_operator
 from landscape._results import Estimate
 from landscape.curvature._calibration import form_error
 from landscape.curvature._eigenpairs import Eigenpairs
@@ -45,6 +46,7 @@ class TraceEstimate(Estimate):
     method: str
 
 
+@of_operator
 def trace(
     operator: SymmetricOperator,
     method: str = "xtrace",

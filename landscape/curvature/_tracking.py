@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from landscape._given import of_operator
 from landscape._results import Result
 from landscape.curvature._eigenpairs import Eigenpairs, check_count, extract, room
 from landscape.curvature._lanczos import rademacher
@@ -47,6 +48,7 @@ class Tracked(Result):
     n_matvecs: int
 
 
+@of_operator
 def track(
     operator: SymmetricOperator,
     previous: Tracked | None = None,

@@ -38,7 +38,7 @@ class MemoryRecorder:
     ) -> None:
         self.path: Path | str = "<memory>"
         self.run_id = uuid.uuid4().hex if run_id is None else run_id
-        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         kept = {"run_id": self.run_id, "schema_version": SCHEMA_VERSION}
         self._source = _MemorySource(self.path, normalise({"created": created, **provenance, **kept}), layout)
 

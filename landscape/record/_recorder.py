@@ -82,7 +82,7 @@ class Recorder:
             raise FileError(unwritable(path, error)) from None
         remove_leftovers(path)
         run_id = uuid.uuid4().hex if run_id is None else run_id
-        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         attributes = {"created": created, **provenance, "run_id": run_id, "schema_version": SCHEMA_VERSION}
         with creating(path) as file:
             write_attributes(file, attributes)

@@ -32,7 +32,7 @@ def creating(path: Path) -> Iterator[Any]:
     """
     temporary = _beside(path)
     try:
-        with _changing(temporary, "w") as file:
+        with changing(temporary, "w") as file:
             yield file
         os.replace(temporary, path)
     except OSError as error:
@@ -59,7 +59,7 @@ def replacing(path: Path) -> Iterator[Any]:
         with locked(path, shared=True):
             shutil.copyfile(path, temporary)
             shutil.copymode(path, temporary)
-            with _changing(temporary, "r+") as file:
+            with changing(temporary, "r+") as file:
                 yield file
         os.replace(temporary, path)  # outside the lock: Windows does not replace a file that is open
     except BlockingIOError:
@@ -70,9 +70,38 @@ def replacing(path: Path) -> Iterator[Any]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def copied(path: Path, out: Path) -> Iterator[Path]:
+    """Copy a file to a temporary one in the folder of `out`, which is removed if it is still there on leaving.
+
+    Args:
+        path: The file; the caller keeps writers out.
+        out: What the copy is to become.
+
+    Yields:
+        The path of the copy.
+
+    Raises:
+        FileError: The folder cannot be written, or the disk is full.
+    """
+    temporary = _beside(out)
+    try:
+        shutil.copyfile(path, temporary)
+        yield temporary
+    except OSError as error:
+        raise FileError(unwritable(out, error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[str]:
+    """Return the names of the temporary files beside a file that writers of it make."""
+    return sorted(glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent))
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that a killed writer of this file left beside it."""
-    for name in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent):
+    for name in leftovers(path):
         (path.parent / name).unlink(missing_ok=True)
 
 
@@ -82,7 +111,12 @@ def held_by_writer(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _changing(temporary: Path, mode: str) -> Iterator[Any]:
+def changing(temporary: Path, mode: str) -> Iterator[Any]:
+    """Create ("w") or change ("r+") a file that has no readers and no other writer, in one go.
+
+    Yields:
+        The open h5py.File.
+    """
     # HDF5 cannot close a file when the disk is full; what it writes is held back, and fails at the commit.
     with io.FileIO(temporary, "x+" if mode == "w" else "r+") as raw:
         ordered = OrderedFile(raw)

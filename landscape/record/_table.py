@@ -32,9 +32,10 @@ def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
     sum, `status` is "failed" where any group failed, and `reason` joins the reasons. Losses and errors of groups
     that measured other weights than the training's, as their attribute `weights` says, stand under its name
     (`swa_train_loss`). A variable along one labelled dimension gives a column for each label
-    (`bits[tolerance=0.01]`), one along two dimensions of strings a column for each pair
-    (`barrier_train_loss[linear,interpolated]`); longer vectors are left out. A name that several
-    groups have is written `group/name`. A measure not taken at a step is NaN, an integer -1, a text empty.
+    (`bits[tolerance=0.01]`), one along two, the first of strings, a column for each pair
+    (`barrier_train_loss[linear,interpolated]`, `bits[uniform-tensor,tolerance=0.01]`); longer vectors are left out.
+    A name that several groups have is written `group/name`. A measure not taken at a step is NaN, an integer -1, a text
+    empty.
 
     Args:
         groups: The groups by name.
@@ -71,8 +72,9 @@ def _labels(schema: GroupSchema, variable: Variable) -> list[str] | None:
         return None
     if len(axes) == 1:
         return [f"[{axes[0].name}={_label(value)}]" for value in axes[0].values]
-    if len(axes) == 2 and all(axis.has_strings for axis in axes):
-        return [f"[{first},{second}]" for first in axes[0].values for second in axes[1].values]
+    if len(axes) == 2 and axes[0].has_strings:
+        name = "" if axes[1].has_strings else f"{axes[1].name}="
+        return [f"[{first},{name}{_label(second)}]" for first in axes[0].values for second in axes[1].values]
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from landscape._given import of_objective
 from landscape._layout import ParameterLayout
 from landscape._results import Estimate
 from landscape.objective import Objective
@@ -16,6 +17,7 @@ from landscape.sharpness._ladder import Ladder, gather, rungs
 _RADIUS = {"authors": 0.5, "elementwise": 2.0}
 
 
+@of_objective
 def asam(
     objective: Objective,
     rho: float | Sequence[float] | None = None,

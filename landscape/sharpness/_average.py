@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import check, scale
@@ -15,6 +16,7 @@ from landscape.sharpness._ladder import Ladder, gather
 from landscape.sharpness._noise import draw
 
 
+@of_objective
 def average_case(
     objective: Objective,
     rho: float | Sequence[float] = 0.1,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.curvature import fisher
 from landscape.objective import Objective
 
 
+@of_objective
 def fisher_rao(objective: Objective, kind: str = "empirical", draws: int = 1, seed: int = 0) -> Estimate:
     """Measure ‖w‖_fr = √(wᵀ F w), F the Fisher information at w.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import scale
 from landscape.sharpness._finite import require_finite
 
 
+@of_objective
 def gradient_norm(objective: Objective, adaptive: bool = False) -> Estimate:
     """Measure ‖c ⊙ g‖, the l2 norm of the gradient of the mean loss.
 

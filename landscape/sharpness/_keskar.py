@@ -10,12 +10,14 @@ import scipy.optimize
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
 from landscape.sharpness._ladder import Ladder, gather, rungs
 
 
+@of_objective
 def keskar(
     objective: Objective,
     rho: float | Sequence[float] = 1e-3,

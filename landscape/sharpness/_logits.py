@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from landscape._given import of_objective
 from landscape._observe import LOSS_SIGNATURES
 from landscape.objective import Objective
 
 
+@of_objective
 def normalised_logits(objective: Objective) -> Objective:
     """Return the same objective with every example's scores centred and divided by their root mean square over classes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ascent import one_step
@@ -11,6 +12,7 @@ from landscape.sharpness._ball import check, scale
 from landscape.sharpness._ladder import Ladder, gather
 
 
+@of_objective
 def m_sharpness(
     objective: Objective,
     rho: float | Sequence[float] = 0.05,

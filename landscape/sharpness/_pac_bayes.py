@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
+from landscape.sharpness._crossing import crossing
 from landscape.sharpness._finite import require_finite
 from landscape.sharpness._ladder import Ladder, gather, rungs
 from landscape.sharpness._noise import draw
 
-_MOST_DOUBLINGS = 20
 # Half-width in ln σ of the stretch from which the slope of the drop, and so the error of σ, is taken.
 _SLOPE_WIDTH = 0.2
 
@@ -40,6 +41,7 @@ class NoiseTolerance(Estimate):
     n_evaluations: int
 
 
+@of_objective
 def pac_bayes(
     objective: Objective,
     drop: float | Sequence[float] = 0.1,
@@ -127,7 +129,7 @@ class _Noisy:
 
 
 def _measure(noisy: _Noisy, drop: float, tol: float) -> NoiseTolerance:
-    sigma = _largest(noisy, drop, tol)
+    sigma = crossing(lambda size: float(noisy.drops(size).mean()) - drop, noisy.start, tol).at
     value = stderr = math.nan
     if 0 < sigma < math.inf:
         value = sigma**-2
@@ -141,29 +143,3 @@ def _measure(noisy: _Noisy, drop: float, tol: float) -> NoiseTolerance:
     return NoiseTolerance(
         value, stderr, noisy.draws, noisy.seed, sigma=sigma, n_evaluations=noisy.n_evaluations, dof=dof
     )
-
-
-def _largest(noisy: _Noisy, drop: float, tol: float) -> float:
-    """Find the largest σ whose mean drop is allowed; 0 or infinite where there is none or no limit."""
-
-    def excess(sigma: float) -> float:
-        return float(noisy.drops(sigma).mean()) - drop
-
-    inner = outer = noisy.start
-    for _ in range(_MOST_DOUBLINGS):
-        if excess(outer) > 0:
-            break
-        inner, outer = outer, 2 * outer
-    else:
-        return math.inf
-    for _ in range(2 * _MOST_DOUBLINGS):
-        if excess(inner) <= 0:
-            break
-        inner, outer = inner / 2, inner
-    else:
-        return 0.0
-    while outer / inner > 1 + tol:
-        middle = math.sqrt(inner * outer)
-        inner, outer = (inner, middle) if excess(middle) > 0 else (middle, outer)
-    share = excess(inner) / (excess(inner) - excess(outer))
-    return inner * (outer / inner) ** share

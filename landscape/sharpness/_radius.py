@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import scale
@@ -17,6 +18,7 @@ from landscape.sharpness._noise import draw
 _MOST_DOUBLINGS = 40
 
 
+@of_objective
 def random_radius(
     objective: Objective,
     threshold: float | Sequence[float] = 0.1,

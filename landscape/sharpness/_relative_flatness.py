@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.curvature import SymmetricOperator, hessian, top_eigenpairs, trace
 from landscape.objective import Objective
@@ -38,6 +39,7 @@ class RelativeFlatness(Estimate):
     n_matvecs: int
 
 
+@of_objective
 def relative_flatness(
     objective: Objective,
     layer: str | None = None,

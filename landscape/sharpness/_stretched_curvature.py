@@ -6,6 +6,7 @@ import dataclasses
 
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.curvature import SymmetricOperator, TraceEstimate, hessian, top_eigenpairs, trace
 from landscape.objective import Objective
@@ -33,6 +34,7 @@ class TopCurvature(Estimate):
     n_matvecs: int
 
 
+@of_objective
 def lambda_max_chc(
     objective: Objective,
     operator: SymmetricOperator | None = None,
@@ -65,6 +67,7 @@ def lambda_max_chc(
     return TopCurvature(value, 0.0, 1, seed, residual, bool(pairs.converged), pairs.n_matvecs)
 
 
+@of_objective
 def trace_chc(
     objective: Objective,
     operator: SymmetricOperator | None = None,

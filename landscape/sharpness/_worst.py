@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import check, project, scale, steepest
@@ -20,6 +21,7 @@ _MOMENTUM = 0.75
 _PROGRESS = 0.75
 
 
+@of_objective
 def worst_case(
     objective: Objective,
     rho: float | Sequence[float] = 0.5,

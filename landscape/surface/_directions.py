@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._layout import ParameterLayout
 from landscape._results import Result
 from landscape.connectivity import Plane, plane_through
@@ -53,6 +54,7 @@ class Directions(Result):
         return point
 
 
+@of_objective
 def random_directions(
     objective: Objective, count: int = 2, seed: int = 0, normalization: str = "filter", biases: bool = False
 ) -> Directions:
@@ -133,6 +135,7 @@ def _scale(part: torch.Tensor, weight: torch.Tensor) -> None:
     part.mul_(torch.where(present > 0, wanted / present, 0.0).to(part))
 
 
+@of_objective
 def hessian_directions(
     objective: Objective, count: int = 2, which: str = "LA", normalization: str = "none", **search: Any
 ) -> Directions:

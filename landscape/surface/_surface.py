@@ -16,6 +16,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.averaging import recompute_batchnorm
 from landscape.connectivity import Plane
@@ -75,6 +76,7 @@ class Surface(Result):
         return f"Surface({shape}, {self.directions.kind}, center={self.loss[self.center_index]:.6g})"
 
 
+@of_objective
 def loss_surface(
     objective: Objective,
     directions: Directions | Plane,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.special import gammaln, logsumexp
 
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.curvature import diagonal, hessian
 from landscape.objective import Objective
@@ -48,6 +49,7 @@ class BasinVolume(Result):
     seed: int
 
 
+@of_objective
 def basin_volume(
     objective: Objective,
     threshold: float = 0.1,

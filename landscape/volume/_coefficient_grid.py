@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.objective import Objective
 from landscape.volume._learning_coefficient import check, sample
@@ -36,6 +37,7 @@ class CoefficientGrid(Result):
     flags: tuple[tuple[tuple[str, ...], ...], ...]
 
 
+@of_objective
 def coefficient_grid(
     objective: Objective,
     gammas: Sequence[float],

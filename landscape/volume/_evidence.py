@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from landscape._errors import MeasurementError
+from landscape._given import of_objective
 from landscape._results import Result
-from landscape.curvature import SymmetricOperator, diagonal, ggn, hessian
+from landscape.curvature import SymmetricOperator, diagonal, ggn, hessian, kfac
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
 
@@ -31,7 +33,7 @@ class LaplaceEvidence(Result):
         occam: −½ ln det(nH + τ), with the shift of the maximum where `shifted`, shape (m,).
         n_eff: Σ n h/(n h + τ), the number of parameters that the data set, shape (m,).
         n: Number of examples.
-        structure: "full" or "diagonal".
+        structure: "full", "kfac" or "diagonal".
         curvature: "ggn" or "hessian".
         shifted: Whether the maximum of each posterior was found by a Newton step.
     """
@@ -54,6 +56,7 @@ class LaplaceEvidence(Result):
         return float(self.precision[known][np.argmax(self.log_evidence[known])]) if known.any() else math.nan
 
 
+@of_objective
 def laplace_evidence(
     objective: Objective,
     precision: float | Sequence[float] = 1.0,
@@ -70,13 +73,17 @@ def laplace_evidence(
     other one's maximum where the quadratic model has it, + ½ ∇ᵀ(nH + τ)⁻¹∇ with ∇ = n∇L + τ w*, which is exact for
     linear regression.
 
-    Memory: "full" holds two dense matrices of P² numbers.
+    Of Kronecker factors, ln det(nK + τ) = Σ ln(n a_i b_j + τ) over the eigenvalues of each layer's A and B.
+
+    Memory: "full" holds two dense matrices of P² numbers, "kfac" two copies of the factors.
 
     Args:
         objective: The loss at trained weights.
         precision: Precision τ of the prior N(0, I/τ), or several.
-        structure: "full" (up to 2048 parameters) or "diagonal" (estimated by `curvature.diagonal`).
-        curvature: "ggn" (never negative) or "hessian".
+        structure: "full" (up to 2048 parameters), "kfac" (one Kronecker product a layer, by `curvature.kfac` with its
+            conditions: the extra `kfac`, a plain loss, all parameters in linear or convolutional layers), or "diagonal"
+            (estimated by `curvature.diagonal`).
+        curvature: "ggn" (never negative; the only one of "kfac") or "hessian".
         n: Number of training examples; by default those of the objective.
         shifted: Whether to correct for a maximum elsewhere.
         seed: Seed of the diagonal's estimate.
@@ -85,33 +92,36 @@ def laplace_evidence(
         The evidence with its parts; an array entry for each τ.
 
     Raises:
-        MeasurementError: The loss is not finite, or has no Gauss-Newton matrix.
+        MeasurementError: The loss is not finite, or has no Gauss-Newton matrix, or no Kronecker factors for all
+            parameters.
         ValueError: An argument is out of range.
 
-    Source: MacKay 1992, doi:10.1162/neco.1992.4.3.448; Immer et al. 2021, arXiv:2104.04975.
+    Source: MacKay 1992, doi:10.1162/neco.1992.4.3.448; Immer et al. 2021, arXiv:2104.04975; factors: Martens & Grosse
+    2015, arXiv:1503.05671.
     """
     taus = np.atleast_1d(np.asarray(precision, dtype=np.float64))
     if not taus.size or not (np.isfinite(taus) & (taus > 0)).all():
         raise ValueError(f"precision is {precision}; it must be one or several positive finite numbers")
     for name, value, allowed in (
-        ("structure", structure, ("full", "diagonal")),
+        ("structure", structure, ("full", "kfac", "diagonal")),
         ("curvature", curvature, ("ggn", "hessian")),
     ):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+    if structure == "kfac" and curvature != "ggn":
+        raise ValueError("curvature is 'hessian', but Kronecker factors are those of the Gauss-Newton matrix, 'ggn'")
     if structure == "full" and objective.n_parameters > _LARGEST_DENSE:
         raise ValueError(
             f"a dense matrix of {objective.n_parameters} parameters is too large (limit {_LARGEST_DENSE}); use "
-            "structure='diagonal'"
+            "structure='diagonal' or 'kfac'"
         )
     examples = objective.n_examples if n is None else n
     with objective.session():
         loss, gradient = objective.loss_and_gradient()
         require_finite(loss, "loss")
         weights = objective.vector().double()
-        values, vectors = _spectrum(_CURVATURES[curvature](objective), structure, seed)
-        if vectors is not None:
-            weights, gradient = vectors.T @ weights, vectors.T @ gradient.double()
+        values, rotated = _spectrum(objective, structure, curvature, seed)
+        weights, gradient = rotated(weights), rotated(gradient.double())
     curvatures = examples * values.cpu().numpy()
     if curvature == "ggn":
         curvatures = curvatures.clip(min=0)  # rounding, or the error of the diagonal's estimate
@@ -137,10 +147,22 @@ def laplace_evidence(
     )
 
 
-def _spectrum(operator: SymmetricOperator, structure: str, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return eigenvalues and eigenvectors, or the diagonal alone."""
+def _spectrum(
+    objective: Objective, structure: str, curvature: str, seed: int
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Return eigenvalues, and what takes a vector to their eigenvectors."""
+    if structure == "kfac":
+        factors = kfac(objective)
+        assert factors.layout is not None
+        if without := sorted(set(objective.layout.names) - set(factors.layout.names)):
+            raise MeasurementError(
+                f"Kronecker factors know linear and two-dimensional convolutional layers only, so {', '.join(without)} "
+                "would have no curvature; use structure='diagonal', or 'full' for few parameters"
+            )
+        return factors.eigenbasis()
+    operator = _CURVATURES[curvature](objective)
     if structure == "diagonal":
-        return torch.as_tensor(diagonal(operator, seed=seed).value).double(), None
+        return torch.as_tensor(diagonal(operator, seed=seed).value).double(), lambda vector: vector
     identity = torch.eye(operator.shape[0], device=operator.device, dtype=operator.dtype)
     values, vectors = torch.linalg.eigh((operator @ identity).double())
-    return values, vectors
+    return values, lambda vector: vectors.T @ vector

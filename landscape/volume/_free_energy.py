@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.polynomial.legendre import leggauss
 
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.objective import Objective
 from landscape.volume._coefficient_grid import coefficient_grid
@@ -39,6 +40,7 @@ class FreeEnergy(Result):
     seed: int
 
 
+@of_objective
 def free_energy(
     objective: Objective,
     gamma: float = 100.0,

@@ -8,9 +8,10 @@ import math
 import numpy as np
 import torch
 
-from landscape.volume._posterior import LocalPosterior
+from landscape.volume._noise import Noise, stream
+from landscape.volume._posterior import LocalPosterior, pieces
+from landscape.volume._walker import Walker
 
-_PROBE = 10
 # A chain at home has an energy of about d/2; one a thousand times as high up does not come back.
 _HIGHEST = 1000.0
 
@@ -49,13 +50,6 @@ class Chain:
     evaluations: int
 
 
-def stream(*key: int) -> torch.Generator:
-    """Return a generator of torch's on the CPU with a stream of its own for each key, equal for every device."""
-    generator = torch.Generator()
-    generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    return generator
-
-
 def run_chain(
     posterior: LocalPosterior,
     proposal: Proposal,
@@ -63,11 +57,12 @@ def run_chain(
     key: tuple[int, ...],
     record_from: int = 0,
     squared: bool = False,
+    probe_every: int = 20,
 ) -> Chain:
     """Run one chain from w*.
 
-    With all examples every step's acceptance is known from the gradients of the walk itself; with batches every tenth
-    step takes a second gradient of its batch.
+    With all examples every step's acceptance is known from the gradients of the walk itself; with batches some steps
+    take a second gradient of their batch.
 
     Args:
         posterior: What is sampled.
@@ -76,45 +71,59 @@ def run_chain(
         key: Names the streams of the noise and of the batches.
         record_from: Acceptance and squared gradients count from this step on.
         squared: Whether to average squared gradients.
+        probe_every: With batches, the steps from one second gradient to the next.
 
     Returns:
         What it recorded. It ends early where it diverges.
     """
-    noise, picks = stream(*key, 0), _picks(posterior, steps, key)
-    free = posterior.start()
-    highest = _HIGHEST * max(len(free), 10)
-    excess, squares = np.full(steps, np.nan), torch.zeros_like(free) if squared else None
+    generator, picks = stream(*key, 0), _picks(posterior, steps, key)
+    walker = Walker(posterior, proposal.step, proposal.scale)
+    # A Metropolis test holds for independent noise only.
+    noise = Noise(generator, walker.free, times=1 if proposal.adjusted else None)
+    highest = _HIGHEST * max(posterior.size, 10)
+    excess, squares = np.full(steps, np.nan), torch.zeros_like(walker.free) if squared else None
+    alone = posterior.objective.processes.size == 1 and not squared
     accepted, balance = [], []
     counted, evaluations = 0, 0
     state: tuple[float, torch.Tensor] | None = None
     for t in range(steps):
+        batch = picks[t]
+        probed = batch is None or t % probe_every == 0
+        if batch is not None and not probed and alone:
+            rise, gradients = walker.look(batch)
+            evaluations += 1
+            if not posterior.nbeta * rise < highest:
+                return Chain(excess, math.nan, math.nan, squares, evaluations)
+            excess[t] = rise
+            walker.move(gradients, noise)
+            continue
+        free = walker.free
         if state is None:
-            state = posterior.excess_and_force(free, picks[t])
+            state = posterior.excess_and_force(free, batch)
             evaluations += 1
         rise, force = state
-        probed = picks[t] is None or t % _PROBE == 0
         if not posterior.nbeta * rise + (posterior.tether(free) if probed else 0.0) < highest:
             return Chain(excess, math.nan, math.nan, squares, evaluations)
         excess[t] = rise
         if squares is not None and t >= record_from:
             counted += 1
             squares.add_(force.square().sub_(squares), alpha=1 / counted)
-        xi = torch.randn(len(free), generator=noise).to(free)
+        xi = noise.vector()
         moved = _moved(free, force, xi, proposal)
         state, probability = None, math.nan
         if probed:
-            there = posterior.excess_and_force(moved, picks[t])
+            there = posterior.excess_and_force(moved, batch)
             evaluations += 1
             climb = posterior.nbeta * (there[0] - rise) + posterior.tether(free, moved)
-            probability = _acceptance(climb, force + there[1], xi, proposal)
-            state = there if picks[t] is None else None
+            probability = _acceptance(climb, force, there[1], xi, proposal)
+            state = there if batch is None else None
             if t >= record_from:
                 accepted.append(probability)
                 balance.append(posterior.equilibrium(free, force))
-        if proposal.adjusted and not torch.rand((), generator=noise).item() < probability:
+        if proposal.adjusted and not torch.rand((), generator=generator).item() < probability:
             state = (rise, force)
         else:
-            free = moved
+            walker.jump(moved)
     acceptance, equilibrium = (float(np.mean(found)) if found else math.nan for found in (accepted, balance))
     return Chain(excess, acceptance, equilibrium, squares, evaluations)
 
@@ -126,12 +135,15 @@ def _moved(free: torch.Tensor, force: torch.Tensor, xi: torch.Tensor, proposal: 
     return moved.addcmul_(proposal.scale.sqrt(), xi, value=math.sqrt(proposal.step))
 
 
-def _acceptance(climb: float, forces: torch.Tensor, xi: torch.Tensor, proposal: Proposal) -> float:
+def _acceptance(climb: float, force: torch.Tensor, there: torch.Tensor, xi: torch.Tensor, proposal: Proposal) -> float:
     """Return min(1, e^{−climb} q(back)/q(there)); the way back takes the noise ½√(εG) (forces at both ends) − ξ."""
-    spread = math.sqrt(proposal.step) if proposal.scale is None else (proposal.step * proposal.scale).sqrt()
-    drift = forces.mul(spread).div_(2)
-    # ½ξ² − ½(drift − ξ)², multiplied out
-    ratio = -climb + float(drift @ xi) - float(drift @ drift) / 2
+    ratio, scales = -climb, () if proposal.scale is None else (proposal.scale,)
+    for part, other, noise, *scale in pieces(force, there, xi, *scales):
+        drift = (part + other).mul_(math.sqrt(proposal.step) / 2)
+        if scale:
+            drift.mul_(scale[0].sqrt())
+        # ½ξ² − ½(drift − ξ)², multiplied out
+        ratio += float(drift @ noise.sub(drift, alpha=0.5))
     return math.exp(min(ratio, 0.0)) if not math.isnan(ratio) else 0.0
 
 

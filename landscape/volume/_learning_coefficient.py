@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from landscape._given import of_objective
 from landscape._results import Result
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
@@ -87,6 +88,7 @@ class LocalLearningCoefficient(Result):
         )
 
 
+@of_objective
 def learning_coefficient(
     objective: Objective,
     chains: int = 4,
@@ -111,7 +113,7 @@ def learning_coefficient(
     The batches of the objective are the mini-batches, each drawn with its weight in L. A chain without adjustment and
     with step ε gives Σ ½/(1 − ε nβ h/4) on a regular Gaussian; "mala" has no such error.
 
-    Memory: three vectors of the parameters beside the gradient; "rmsprop" one more.
+    Memory: eight vectors of the parameters, gradients among them; "rmsprop" three more.
 
     Args:
         objective: The loss at a local minimum w*.
@@ -197,7 +199,10 @@ def sample(
     """Tune, run all chains and sum up; call it within the objective's session."""
     require_finite(posterior.center.new_tensor(posterior.loss), "loss")
     tuned = tune(posterior, method, step_size, max(burn_in, 100), seed)
-    runs = [run_chain(posterior, tuned.proposal, burn_in + draws, (seed, index), burn_in) for index in range(chains)]
+    with posterior.objective.same_kernels():
+        runs = [
+            run_chain(posterior, tuned.proposal, burn_in + draws, (seed, chain), burn_in) for chain in range(chains)
+        ]
     trace = np.stack([run.excess for run in runs])
     recorded = trace[:, burn_in:]
     value = posterior.nbeta * float(recorded.mean())

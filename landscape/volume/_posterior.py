@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -11,14 +13,35 @@ from landscape.curvature import SymmetricOperator, hessian
 from landscape.curvature._selection import joined, select, sublayout
 from landscape.objective import Objective
 
+_PIECE = 2**16
+
+
+def pieces(*vectors: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
+    """Cut vectors of one length alike, so that what is computed on the way to a sum needs no vectors of its own.
+
+    At a million parameters making one costs as much as three passes over it.
+
+    Returns:
+        Views of each, all of one part of the way.
+    """
+    if len(vectors[0]) <= _PIECE:
+        return [vectors]
+    return zip(*(vector.split(_PIECE) for vector in vectors), strict=True)
+
+
+def summed(parts: Iterable[torch.Tensor]) -> float:
+    """Add scalars up."""
+    return float(functools.reduce(operator.add, parts))
+
 
 class LocalPosterior:
     """p(w) ∝ exp(−nβ L(w) − γ/2 ‖w − w*‖²) over the free parameters; the others stay at w*.
 
-    Memory: w*, and where only some parameters are free a whole vector a gradient beside it.
+    Memory: w*, its free part where not all of it is, and with batches the variances.
 
     Attributes:
         center: w*, all parameters, shape (P,).
+        anchor: The free ones of them, shape (d,).
         size: Number d of free parameters.
         base: The loss at w* of every batch with a weight, NaN for the others.
         loss: L(w*).
@@ -39,12 +62,12 @@ class LocalPosterior:
         layout = objective.layout
         self._patterns = parameters
         self._kept = tuple(range(len(layout.names))) if parameters is None else select(layout, parameters)
-        self._parts = joined([layout.slices()[index] for index in self._kept])
-        self._sizes = list(sublayout(layout, self._kept).sizes)
-        self.size = sum(self._sizes)
+        self._layout = sublayout(layout, self._kept)
+        self.size = self._layout.total
         self._whole = self.size == layout.total
         self.center = objective.vector()
-        self._free = self.center if self._whole else torch.cat([self.center[part] for part in self._parts])
+        parts = joined([layout.slices()[index] for index in self._kept])
+        self.anchor = self.center if self._whole else torch.cat([self.center[part] for part in parts])
         self.weights = objective.weights
         self.batches = not full_batch and sum(weight > 0 for weight in self.weights) > 1
         self.base, self.loss, self.noise = self._at_center()
@@ -57,7 +80,7 @@ class LocalPosterior:
 
     def start(self) -> torch.Tensor:
         """Return a copy of the free parameters at w*, shape (d,)."""
-        return self._free.clone()
+        return self.anchor.clone()
 
     def excess_and_force(self, free: torch.Tensor, batch: int | None) -> tuple[float, torch.Tensor]:
         """Evaluate at a point, over one batch or (None) over all examples.
@@ -70,69 +93,104 @@ class LocalPosterior:
             Loss minus its value at w*, and the gradient of the energy U = nβ·(that) + γ/2 ‖w − w*‖², shape (d,).
         """
         loss, gradient = self._loss_and_gradient(free, batch)
-        gradient.mul_(self.nbeta).add_(free - self._free, alpha=self.gamma)
+        for force, there, home in pieces(gradient, free, self.anchor):
+            force.mul_(self.nbeta).add_(there - home, alpha=self.gamma)
         return loss - (self.loss if batch is None else self.base[batch]), gradient
 
     def tether(self, free: torch.Tensor, moved: torch.Tensor | None = None) -> float:
         """Return γ/2 ‖w − w*‖², or with a second point how much more it is there, free of cancellation."""
-        away = free - self._free
         if moved is None:
-            return self.gamma / 2 * float(away @ away)
-        return self.gamma / 2 * float((moved - free) @ (moved - self._free).add_(away))
+            apart = (here - home for here, home in pieces(free, self.anchor))
+            return self.gamma / 2 * summed(away @ away for away in apart)
+        return (
+            self.gamma
+            / 2
+            * summed(
+                (there - here) @ ((there - home).add_(here - home))
+                for here, there, home in pieces(free, moved, self.anchor)
+            )
+        )
 
     def equilibrium(self, free: torch.Tensor, force: torch.Tensor) -> float:
         """Return (w − w*)·∇U / d, whose mean under p is 1, whatever the loss (integrate by parts)."""
-        return float((free - self._free) @ force) / self.size
+        found = summed((here - home) @ pull for here, home, pull in pieces(free, self.anchor, force))
+        return found / self.size
 
     def curvature(self) -> SymmetricOperator:
         """Return the Hessian of L at w* in the free parameters, shape (d, d)."""
         operator = hessian(self.objective)
         return operator if self._patterns is None else operator.restrict(self._patterns)
 
+    def tensors(self, free: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return what the model is evaluated with at a point, shape (d,), and what of it is free as its views."""
+        moving = [part.detach().requires_grad_() for part in self._layout.unflatten(free)]
+        if self._whole:
+            return moving, moving
+        tensors = self.objective.layout.unflatten(self.center)
+        for index, part in zip(self._kept, moving, strict=True):
+            tensors[index] = part
+        return tensors, moving
+
+    def loss_and_gradients(
+        self, tensors: list[torch.Tensor], moving: list[torch.Tensor], batch: int
+    ) -> tuple[float, list[torch.Tensor]]:
+        """Evaluate one batch in this process.
+
+        Args:
+            tensors: As `tensors` gives them.
+            moving: Likewise.
+            batch: Index of the batch.
+
+        Returns:
+            Its loss, and the gradient by tensors.
+
+        Raises:
+            MeasurementError: The loss does not depend on the free parameters.
+        """
+        loss = self.objective.batch_loss(batch, tensors)
+        if not loss.requires_grad:
+            raise self._independent()
+        parts = torch.autograd.grad(loss, moving, allow_unused=True, materialize_grads=True)
+        return loss.item(), [part.to_dense() if part.is_sparse else part for part in parts]
+
     def _loss_and_gradient(self, free: torch.Tensor, batch: int | None) -> tuple[float, torch.Tensor]:
         objective = self.objective
-        point = free if self._whole else self._embedded(free)
-        parameters = objective._tensors.parameters(point)
-        moving = [parameters[index].requires_grad_(True) for index in self._kept]
+        tensors, moving = self.tensors(free)
         gradient = torch.zeros(self.size, device=objective.device, dtype=objective.dtype)
+        places = self._layout.unflatten(gradient)
         found = torch.zeros(2, device=objective.device, dtype=torch.float64)  # loss, batches with a graph
         with objective.processes.summed(found, gradient):
             for index in objective.counted if batch is None else [b for b in objective.own if b == batch]:
                 weight = self.weights[index] if batch is None else 1.0
-                loss = objective.batch_loss(index, parameters)
+                loss = objective.batch_loss(index, tensors)
                 if loss.requires_grad:
                     parts = torch.autograd.grad(loss, moving, allow_unused=True, materialize_grads=True)
                     # Without an intermediate vector: at a million parameters every pass shows beside the step.
-                    for place, part in zip(gradient.split(self._sizes), parts, strict=True):
-                        place.add_(part.detach().to_dense().reshape(-1), alpha=weight)
+                    for place, part in zip(places, parts, strict=True):
+                        place.add_(part.detach().to_dense(), alpha=weight)
                     found[1] += 1
                 found[0] += weight * loss.detach().double()
         value, graphs = found.tolist()
         if not graphs:
-            names = ", ".join(objective.layout.names[index] for index in self._kept)
-            raise MeasurementError(
-                f"the loss does not depend on the chosen parameters ({names}), so they have no posterior of their own"
-            )
+            raise self._independent()
         return value, gradient
 
-    def _embedded(self, free: torch.Tensor) -> torch.Tensor:
-        point, start = self.center.clone(), 0
-        for part in self._parts:
-            stop = start + part.stop - part.start
-            point[part] = free[start:stop]
-            start = stop
-        return point
+    def _independent(self) -> MeasurementError:
+        names = ", ".join(self._layout.names)
+        return MeasurementError(
+            f"the loss does not depend on the chosen parameters ({names}), so they have no posterior of their own"
+        )
 
     def _at_center(self) -> tuple[list[float], float, torch.Tensor | None]:
         base = [float("nan")] * len(self.weights)
         if not self.batches:
-            loss, _ = self._loss_and_gradient(self._free, None)
+            loss, _ = self._loss_and_gradient(self.anchor, None)
             return base, loss, None
-        total, mean = 0.0, torch.zeros_like(self._free)
-        squares = torch.zeros_like(self._free)
+        total, mean = 0.0, torch.zeros_like(self.anchor)
+        squares = torch.zeros_like(self.anchor)
         for index, weight in enumerate(self.weights):
             if weight > 0:
-                base[index], gradient = self._loss_and_gradient(self._free, index)
+                base[index], gradient = self._loss_and_gradient(self.anchor, index)
                 total += weight * base[index]
                 mean.add_(gradient, alpha=weight)
                 squares.addcmul_(gradient, gradient, value=weight)

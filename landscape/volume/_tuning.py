@@ -99,7 +99,7 @@ def _pilot(
     """Halve the step until a run of the given length accepts enough."""
     evaluations, proposal = 0, first
     for _ in range(_MOST_HALVINGS):
-        chain = run_chain(posterior, proposal, steps, (seed, _PILOT), steps // 2, squared)
+        chain = run_chain(posterior, proposal, steps, (seed, _PILOT), steps // 2, squared, probe_every=10)
         evaluations += chain.evaluations
         if chain.acceptance >= _ACCEPTANCE:
             return proposal, evaluations, chain.squares

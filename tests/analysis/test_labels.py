@@ -19,6 +19,8 @@ from landscape.analysis._labels import base_of, stderr_column
             "1/σ² of the noise that the accuracy stands at a rise of the error of 0.1 (not invariant)",
         ),
         ("bits[tolerance=0.03]", "code length at a loss rise ≤ 0.03 (bits)"),
+        ("bits[codebook,tolerance=0.03]", "code length at a loss rise ≤ 0.03, codebook (bits)"),
+        ("bits_back[tolerance=0.1]", "bits-back length at a loss rise ≤ 0.1 (bits)"),
         ("lambda_max", "largest Hessian eigenvalue (not invariant)"),
         ("trace", "Hessian trace (not invariant)"),
         ("hessian_spectrum/trace", "Hessian trace (not invariant)"),

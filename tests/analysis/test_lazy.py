@@ -15,6 +15,7 @@ import landscape.analysis
     [
         "import landscape.analysis",
         "import landscape.analysis as a; a.label_of('trace'); a.kendall([1, 2, 3], [1, 2, 3]); a.summarize",
+        "import landscape.analysis as a; a.granulated_kendall, a.sign_error, a.rank_correlations",
     ],
 )
 def test_neither_torch_nor_matplotlib_is_loaded(code: str) -> None:
@@ -33,14 +34,25 @@ def test_plotting_loads_no_torch() -> None:
 def test_the_public_names() -> None:
     assert sorted(landscape.analysis.__all__) == [
         "Correlation",
+        "GranulatedKendall",
+        "SignError",
+        "granulated_kendall",
         "kendall",
         "label_of",
+        "plot_bound_decomposition",
         "plot_connectivity",
+        "plot_evidence",
         "plot_flatness_compressibility",
+        "plot_learning_coefficient",
+        "plot_rank_correlations",
+        "plot_rate_distortion",
         "plot_sharpness",
         "plot_spectrum",
         "plot_surface",
         "plot_swa",
+        "rank_correlations",
+        "sign_error",
         "summarize",
+        "write_report",
         "write_surface_html",
     ]

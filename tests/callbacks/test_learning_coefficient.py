@@ -33,6 +33,24 @@ def test_values_equal_the_direct_call(tmp_path):
     assert float(trainer.callback_metrics["landscape/learning_coefficient"]) == pytest.approx(direct.value)
 
 
+def test_layers_are_measured_one_by_one(tmp_path):
+    batches = [(Blobs().x[i : i + 20], Blobs().y[i : i + 20]) for i in (0, 20)]
+    settings = {"chains": 2, "draws": 20, "gamma": 10.0, "seed": 3}
+    trainer = fit(tmp_path, LearningCoefficient(**settings, layers=True, batches=batches, on_error="raise"))
+    data = run_of(trainer).dataset("learning_coefficient")
+    objective = Objective.from_lightning(trainer.lightning_module, batches)
+    layers = data["layer"].values.tolist()
+    assert layers == list(dict.fromkeys(name.rpartition(".")[0] for name in objective.layout.names))
+    assert len(layers) > 1
+    for layer in layers:
+        row = data.isel(step=-1).sel(layer=layer)
+        direct = learning_coefficient(objective, parameters=layer, **settings)
+        assert float(row["layer_learning_coefficient"]) == direct.value
+        assert float(row["layer_learning_coefficient_stderr"]) == direct.stderr
+        assert float(row["layer_rhat"]) == direct.rhat
+        assert tuple(data["flag_name"].values[row["layer_flag"].values == 1]) == direct.flags
+
+
 def test_a_diverged_chain_is_a_row_without_a_value(tmp_path):
     trainer = fit(tmp_path, LearningCoefficient(chains=2, draws=20, step_size=10.0, examples=40, on_error="raise"))
     row = run_of(trainer).dataset("learning_coefficient").isel(step=-1)

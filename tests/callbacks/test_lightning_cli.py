@@ -32,7 +32,10 @@ OWN = {
     | {"z": [0.1, 1.0], "engine": "lanczos", "tol": 0.01, "trace_tol": 0.1, "every_n_epochs": 2},
     "Sharpness": {"rho_sam": 0.1, "draws": 4, "steps": 2, "worst_group": 12, "every_n_steps": 2}
     | {"measures": ["sam", {"worst_case": {"rho": 0.1, "norm": "linf"}}, ["average_case", {"rho": [0.1, 0.2]}]]},
-    "Compressibility": {"tolerances": [0.1, 0.3], "family": "uniform-tensor"},
+    "Compressibility": {"tolerances": [0.1, 0.3], "family": ["uniform-tensor"], "noise_radius": "tensor"}
+    | {"law": True},
+    "LearningCoefficient": {"chains": 1, "draws": 8, "gamma": 10.0, "method": "rmsprop", "step_size": 1e-4, "n": 100}
+    | {"layers": True, "every_n_epochs": 2},
     "ModeConnectivity": {"since": 1, "points": 3, "curve_steps": 3, "progress": False, "other": None},
 }
 
@@ -72,11 +75,11 @@ def run_cli(tmp_path, namespace, entries, *command, **trainer):
 
 
 @pytest.mark.parametrize("namespace", CLI)
-def test_all_five_with_all_their_arguments(tmp_path, namespace):
+def test_all_of_them_with_all_their_arguments(tmp_path, namespace):
     entries = [{"class_path": f"landscape.callbacks.{name}", "init_args": COMMON | own} for name, own in OWN.items()]
     cli = run_cli(tmp_path, namespace, entries, "fit")
     run = open_run(tmp_path / "runs" / "cli.h5")
-    assert len(run.groups) == 5
+    assert len(run.groups) == len(OWN)
     steps = {group: run.dataset(group)["step"].values.tolist() for group in run.groups}
     assert steps["hessian_spectrum"] == [6]
     assert steps["sharpness"] == [2, 4, 6]

@@ -11,6 +11,7 @@ import torch
 from landscape_test_trainings import (
     BUSY,
     NAMESPACES,
+    Coarser,
     assert_identical,
     everything,
     flat,
@@ -24,6 +25,7 @@ from landscape_test_trainings import (
 
 from landscape import open_run
 from landscape.callbacks import (
+    Compressibility,
     HessianSpectrum,
     LearningCoefficient,
     LossSurface,
@@ -31,6 +33,7 @@ from landscape.callbacks import (
     SWATrajectory,
     default_callbacks,
 )
+from landscape.compression._families import FAMILIES
 
 ALL_GROUPS = {"hessian_spectrum", "sharpness", "swa_trajectory", "compressibility", "mode_connectivity"}
 
@@ -118,9 +121,18 @@ def test_layers_and_gap(tmp_path):
     check(tmp_path, [HessianSpectrum(**settings, probes=1, max_matvecs=8)])
 
 
+def test_families_noise_and_law(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "coarser", Coarser())
+    settings = {"tolerances": (0.1,), "every_n_steps": 2, "examples": 24, "log": True}
+    check(tmp_path, [Compressibility(family=["uniform-tensor", "coarser"], noise_radius=True, law=True, **settings)])
+
+
 def test_learning_coefficient(tmp_path):
     settings = {"chains": 2, "draws": 6, "every_n_steps": 2, "examples": 24, "batch_size": 8, "log": True}
-    check(tmp_path, [LearningCoefficient(**settings), LearningCoefficient(method="mala", name="adjusted", **settings)])
+    check(
+        tmp_path,
+        [LearningCoefficient(**settings), LearningCoefficient(method="mala", name="adjusted", layers=True, **settings)],
+    )
 
 
 def test_a_collation_with_a_generator_of_its_own(tmp_path):

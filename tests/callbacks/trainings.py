@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from landscape import Objective
 from landscape.callbacks import Compressibility, HessianSpectrum, ModeConnectivity, Sharpness, SWATrajectory
 from landscape.callbacks._base import LandscapeCallback
+from landscape.compression._grid import UniformTensor
 from landscape.record import Run, Variable, open_run
 
 NAMESPACES = {"pytorch_lightning": pytorch_lightning, "lightning.pytorch": lightning.pytorch}
@@ -128,6 +129,16 @@ class Busy:
 
 
 BUSY = {name: type("BusyModule", (Busy, space.LightningModule), {}) for name, space in NAMESPACES.items()}
+
+
+class Coarser(UniformTensor):
+    """A second family of codes: every fourth knob of the uniform grid."""
+
+    name = "coarser"
+
+    def ladder(self, layout: Any) -> np.ndarray:
+        """Return the knobs."""
+        return super().ladder(layout)[::4]
 
 
 def everything(**common: Any) -> list[Any]:

@@ -27,7 +27,9 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(sharpness: float = 0.1, loss: float = 0.1) -> Path:
         path = tmp_path_factory.mktemp("run") / "landscape.h5"
-        recorder = Recorder.create(path, {"model": "Net", "hyper_parameters": {"batch_size": 32, "note": math.nan}})
+        recorder = Recorder.create(
+            path, {"model": "Net", "n_examples": 1000, "hyper_parameters": {"batch_size": 32, "note": math.nan}}
+        )
         recorder.declare(
             GroupSchema("sharpness", "how sharp", [Variable("average_case"), Variable("average_case_stderr")])
         )
@@ -36,7 +38,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         )
         recorder.declare(bits)
         for step in (0, 5, 10):
-            common = {"step": step, "train_loss": loss, "wall_seconds": 0.5}
+            common = {"step": step, "train_loss": loss, "train_error": 0.05, "wall_seconds": 0.5}
             failed = {"status": 1, "reason": "the loss is NaN [1, 2]"}
             measured = {"average_case": sharpness, "average_case_stderr": 0.01}
             recorder.append("sharpness", common | (failed if step == 5 else measured))

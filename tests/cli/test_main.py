@@ -27,11 +27,11 @@ def call(*arguments: object, code: str = _ENTRY) -> subprocess.CompletedProcess[
 def test_help_names_the_commands(runner: CliRunner) -> None:
     result = runner.invoke(main, ["--help"])
     assert result.exit_code == 0
-    for name in ("connect", "demo", "plot", "show"):
+    for name in ("connect", "demo", "describe", "plot", "repair", "show"):
         assert name in result.stdout
 
 
-@pytest.mark.parametrize("command", ["connect", "demo", "plot", "show"])
+@pytest.mark.parametrize("command", ["connect", "demo", "describe", "plot", "repair", "show"])
 def test_each_help_has_an_example(runner: CliRunner, command: str) -> None:
     result = runner.invoke(main, [command, "--help"])
     assert result.exit_code == 0
@@ -54,7 +54,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["show", "plot"])
+@pytest.mark.parametrize("command", ["show", "plot", "repair"])
 def test_looking_at_runs_loads_no_torch(run_file: Path, tmp_path: Path, command: str) -> None:
     options = ["--out", str(tmp_path / "a.png")] if command == "plot" else []
     code = (

@@ -105,6 +105,18 @@ if importlib.util.find_spec("curvlinops"):
         with pytest.raises(ValueError, match=r"an inverse already"):
             inverse.inverse(0.1)
 
+    def test_the_eigenbasis_diagonalises_it(cases):
+        data = [(torch.randn(5, 1, 5, 5), torch.arange(5) % 3)]
+        operator = kfac(Objective(cases.ConvNet().double(), nn.CrossEntropyLoss(), data))
+        values, rotated = operator.eigenbasis()
+        dense = operator.dense()
+        torch.testing.assert_close(values.sort()[0], torch.linalg.eigvalsh(dense), rtol=1e-8, atol=1e-12)
+        vector = torch.randn(len(values), dtype=torch.float64)
+        torch.testing.assert_close(rotated(dense @ vector), values * rotated(vector))
+        torch.testing.assert_close(rotated(vector).norm(), vector.norm())
+        with pytest.raises(ValueError, match=r"eigenvalues are taken of kfac\(objective, 'kfac'\) itself"):
+            operator.inverse(0.1).eigenbasis()
+
     def test_cutting_the_examples_differently_changes_nothing(cases):
         x, y = cases.data(12)
         model = cases.mlp().double()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landscape.record import GroupSchema, MemoryRecorder, Variable
+from landscape.record import Coordinate, GroupSchema, MemoryRecorder, Variable
 
 LOSSES = {"train_loss": 2.0, "train_error": 0.2, "held_out_loss": 3.0, "held_out_error": 0.3}
 HALVED = {name: value / 2 for name, value in LOSSES.items()}
@@ -48,3 +48,15 @@ def test_a_measured_column_of_the_same_name_comes_first() -> None:
     assert table["swa_train_loss"].tolist() == [0.9]
     assert table["swa_train_error"].tolist() == [0.1]
     assert table.columns.is_unique
+
+
+def test_columns_of_a_variable_along_names_and_numbers() -> None:
+    recorder = MemoryRecorder({})
+    along = [Coordinate("family", ["grid", "codebook"]), Coordinate("tolerance", [0.1, 0.3])]
+    variables = [Variable("bits", ("family", "tolerance")), Variable("other_way", ("tolerance", "family"))]
+    recorder.declare(GroupSchema("compressibility", "bits", variables, along))
+    recorder.append("compressibility", {"step": 1, "bits": [[1.0, 2.0], [3.0, 4.0]], "other_way": np.zeros((2, 2))})
+    table = recorder.run().table()
+    columns = ["grid,tolerance=0.1", "grid,tolerance=0.3", "codebook,tolerance=0.1", "codebook,tolerance=0.3"]
+    assert table[[f"bits[{column}]" for column in columns]].to_numpy().tolist() == [[1.0, 2.0, 3.0, 4.0]]
+    assert not [column for column in table if column.startswith("other_way")]

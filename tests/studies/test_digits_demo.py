@@ -36,8 +36,10 @@ def test_quick_demo_writes_what_it_promises(tmp_path) -> None:
     assert points[["average_case", BITS, "trace", "train_loss", "held_out_error"]].notna().all().all()
     figures = {path.name for path in tmp_path.glob("*.png")}
     expected = {"flatness-compressibility", "spectrum", "sharpness", "connectivity", "swa"}
+    expected |= {"rate-distortion", "rank-correlations", "bound"}
     assert figures == {f"{name}.png" for name in expected}
     assert len(list((tmp_path / "runs").glob("*.h5"))) == 8
+    assert len(list(tmp_path.glob("*.lsc"))) == 4
     run = open_run(tmp_path / "showcase.h5")
     assert set(run.groups) >= {
         "hessian_spectrum",

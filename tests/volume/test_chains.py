@@ -1,4 +1,4 @@
-"""R-hat and effective sample size against ArviZ's numbers and closed forms."""
+"""R-hat and effective sample size, as ArviZ gives them, against closed forms and what must be flagged."""
 
 from __future__ import annotations
 
@@ -57,5 +57,15 @@ def test_draws_without_a_spread_or_a_number():
     assert math.isnan(effective_sample_size(np.array([1.0, 2.0, math.inf, 3.0])))
     assert math.isnan(effective_sample_size(np.ones((2, 10))))
     assert split_rhat(np.ones((2, 10))) == 1
+    assert split_rhat(np.array([[1.0] * 4, [2.0] * 4])) == math.inf
+    assert math.isnan(split_rhat(np.arange(7.0)))  # too few of a single chain
     with pytest.raises(ValueError, match="at least 4 draws is needed"):
         split_rhat(np.ones((2, 3)))
+
+
+def test_neither_the_unit_nor_the_origin_of_the_draws_counts():
+    """The rise of a loss may be a millionth of the smallest number that ArviZ takes for a spread."""
+    draws = autoregressive(0.5, 3, 200, 3)
+    assert effective_sample_size(1e-21 * draws) == pytest.approx(effective_sample_size(draws), rel=1e-10)
+    assert effective_sample_size(draws + 100) == pytest.approx(effective_sample_size(draws), rel=1e-8)
+    assert split_rhat(1e-21 * draws) == pytest.approx(split_rhat(draws), rel=1e-12)

@@ -191,46 +191,28 @@ def test_arguments(quadratic):
     assert (flat.value, flat.stiffness) == (0, 0)
 
 
-def reduced_rank(inputs, hidden, outputs, rank):
-    """The learning coefficient of reduced-rank regression, after Aoyagi & Watanabe 2005."""
-    if outputs + rank > inputs + hidden:
-        return (hidden * inputs - hidden * rank + outputs * rank) / 2
-    if inputs + rank > outputs + hidden:
-        return (hidden * outputs - hidden * rank + inputs * rank) / 2
-    if hidden + rank > inputs + outputs:
-        return inputs * outputs / 2
-    through, odd = hidden + rank, (inputs + outputs + hidden + rank) % 2
-    squares = through**2 + inputs**2 + outputs**2
-    return (odd - squares + 2 * through * (inputs + outputs) + 2 * inputs * outputs) / 8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("shape", "draws"), [((3, 2, 4, 1), 4000), ((2, 5, 2, 0), 2500), ((2, 1, 5, 1), 4000)])
-def test_deep_linear_networks_have_aoyagis_coefficient(deep_linear, shape, draws):
-    found = learning_coefficient(deep_linear(*shape), 4, draws, 1.0, nbeta=1000.0, method="mala")
-    # Of the second the flat directions alone, which have no part in λ, would need ten times as many draws.
-    assert found.flags == (("not_mixed",) if shape == (2, 5, 2, 0) else ())
-    assert abs(found.value - reduced_rank(*shape)) < 1.96 * found.stderr
-    assert found.stderr < 0.05 * found.value
-
-
 @pytest.mark.slow
 def test_true_labels_have_less_than_random_ones_at_equal_loss():
-    """Handwritten digits, 1000 examples, both memorised to a cross-entropy of 0.02."""
+    """Handwritten digits, 1000 examples, memorised to a cross-entropy of 0.04 with no, half and all labels random."""
     x, y = load_digits(return_X_y=True)
     x, y = torch.tensor(x[:1000] / 16).float(), torch.tensor(y[:1000])
-    values = {}
-    for labels, targets in (("true", y), ("random", torch.randint(10, y.shape))):
+    torch.manual_seed(0)
+    wrong, order = torch.randint(10, y.shape), torch.rand(len(y))
+    found = []
+    for share in (0.0, 0.5, 1.0):
+        targets = torch.where(order < share, wrong, y)
         model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
         optimizer, loss_fn, loss = torch.optim.Adam(model.parameters(), lr=3e-3), nn.CrossEntropyLoss(), math.inf
-        while loss > 0.02:
+        while loss > 0.04:
             optimizer.zero_grad()
-            found = loss_fn(model(x), targets)
-            found.backward()
+            present = loss_fn(model(x), targets)
+            present.backward()
             optimizer.step()
-            loss = found.item()
+            loss = present.item()
         batches = list(zip(x.split(250), targets.split(250), strict=True))
-        values[labels] = learning_coefficient(Objective(model, loss_fn, batches), 2, 400)
-        assert set(values[labels].flags) <= {"not_mixed"}
-    assert values["random"].value > 5 * values["true"].value > 0
-    assert values["random"].rhat < 1.3
+        found.append(learning_coefficient(Objective(model, loss_fn, batches), 2, 400, 350.0))
+    true, half, random = (one.value for one in found)
+    assert 2 < true < 4
+    assert 20 < half < 34
+    assert 40 < random < 55
+    assert all(set(one.flags) <= {"not_mixed"} and one.equilibrium > 0.9 for one in found)

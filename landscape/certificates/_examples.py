@@ -1,0 +1,48 @@
+"""The fingerprint of examples, whatever their order and however they are cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape._batches import leaves, n_examples
+
+
+def examples_fingerprint(batches: Sequence[Any]) -> dict[str, Any]:
+    """Hash every example by itself, and the sorted hashes together.
+
+    Args:
+        batches: Batches whose tensors have the examples along their first dimension; whatever is no such tensor counts
+            to each example of its batch.
+
+    Returns:
+        "fingerprint" (SHA-256, hexadecimal) and "repeated", the number of examples equal to an earlier one.
+    """
+    digests = [digest for batch in batches for digest in _digests(batch)]
+    joined = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    return {"fingerprint": joined, "repeated": len(digests) - len(set(digests))}
+
+
+def _digests(batch: Any) -> list[bytes]:
+    count = n_examples(batch)
+    shared, columns = hashlib.sha256(), []
+    for leaf in leaves(batch):
+        if isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and leaf.shape[0] == count:
+            shared.update(f"{leaf.dtype}{tuple(leaf.shape[1:])}".encode())
+            columns.append(_bytes(leaf).reshape(count, -1))
+        elif isinstance(leaf, torch.Tensor):
+            shared.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode() + _bytes(leaf).tobytes())
+        else:
+            shared.update(repr(leaf).encode())
+    rows = np.concatenate(columns, axis=1) if columns else np.zeros((count, 0), dtype=np.uint8)
+    prefix = shared.digest()
+    return [hashlib.sha256(prefix + row.tobytes()).digest() for row in rows]
+
+
+def _bytes(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy() if flat.numel() else np.zeros(0, dtype=np.uint8)

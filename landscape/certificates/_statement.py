@@ -1,0 +1,68 @@
+"""A certificate in words: what is claimed, what it is made of, and what it takes for granted."""
+
+from __future__ import annotations
+
+from landscape.certificates._certificate import Certificate
+
+
+def statement(certificate: Certificate) -> str:
+    """Write the claim as sentences, one a line.
+
+    Args:
+        certificate: The certificate.
+
+    Returns:
+        Text of several lines.
+    """
+    return "\n".join([*_claim(certificate), *_parts(certificate), "It holds if", *_assumptions(certificate)])
+
+
+def _claim(certificate: Certificate) -> list[str]:
+    sure = f"{100 * (1 - certificate.delta):.6g} %"
+    lines = [
+        f"With probability {sure} over the draw of {certificate.n} examples, the decoded network errs on at most "
+        f"{certificate.bound:.4f} of new examples of the same kind."
+    ]
+    if certificate.vacuous:
+        guess = "no network errs on more" if certificate.classes is None else "guessing does no worse"
+        lines.append(f"This is vacuous: it says nothing, as {guess} than {certificate.trivial:.4g}.")
+    lines.append("It is a claim about the network that the file decodes to, not about any that it was made from.")
+    return lines
+
+
+def _parts(certificate: Certificate) -> list[str]:
+    lines = [
+        f"  bound       {certificate.bound:.4f} = train error {certificate.error:.4f} ({certificate.wrong} of "
+        f"{certificate.n} wrong) + complexity {certificate.complexity:.4f}",
+        f"  bits        {certificate.bits:.1f} = payload {certificate.payload_bits} + charges "
+        f"{certificate.charge_bits:.1f}",
+        f"  n, δ        {certificate.n}, {certificate.delta:g}",
+        f"  method      {certificate.method}",
+    ]
+    if certificate.choices:
+        chosen = ", ".join(f"{name}, one of {count}" for name, count in certificate.choices.items())
+        lines.append(f"  charged     {chosen}")
+    return lines
+
+
+def _assumptions(certificate: Certificate) -> list[str]:
+    repeated = certificate.data["repeated"]
+    draws = (
+        f"- the {certificate.n} examples are independent draws from where the new ones come from, none of them made "
+    )
+    draws += "from another"
+    if repeated:
+        draws += f" ({repeated} of them are equal to an earlier one)"
+    fixed = [] if "architecture" in certificate.choices else ["the architecture"]
+    named = {**certificate.architecture["settings"], **certificate.codec, "delta": certificate.delta}
+    fixed += [f"{name} = {value}" for name, value in named.items() if name not in certificate.choices]
+    lines = [
+        draws + ";",
+        "- these were fixed before anybody looked at the examples, or chosen without them: " + ", ".join(fixed) + ";",
+    ]
+    if certificate.choices:
+        lines.append("- these were chosen from no more alternatives than charged: " + ", ".join(certificate.choices))
+    else:
+        lines.append("- nothing outside of the payload was chosen by looking at the examples")
+    lines[-1] += "."
+    return lines

@@ -1,0 +1,57 @@
+"""`landscape repair`: what a killed training has left in a run file, and a clean copy of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from landscape.cli._json import strict
+from landscape.record._repair import FileState, clean_copy, inspect_file
+
+_EXAMPLE = (
+    "\b\nExample:\n  landscape repair lightning_logs/version_0/landscape.h5\n"
+    "  landscape repair landscape.h5 --out clean.h5"
+)
+
+
+@click.command("repair", epilog=_EXAMPLE)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Write a copy with complete rows only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: Path, out: Path | None, as_json: bool) -> None:
+    """Read all of FILE, say which rows are complete, and write a copy without the rest.
+
+    A run file whose training was killed opens as it is, and readers skip a row that was begun and not finished; a copy
+    is for programs that read the HDF5 by themselves. FILE is never changed, and a copy of a clean file is equal to it.
+    """  # noqa: DOC501 - this text is what --help prints
+    state = inspect_file(file) if out is None else clean_copy(file, out)
+    if as_json:
+        written = None if out is None else str(out)
+        click.echo(json.dumps(strict(state.to_dict() | {"written": written}), indent=2, ensure_ascii=False))
+        return
+    _print(state)
+    if out is not None:
+        click.echo(f"Written: {out}")
+
+
+def _print(state: FileState) -> None:
+    console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("group")
+    for title in ("complete rows", "failed", "steps", "unfinished rows"):
+        table.add_column(title, justify="right")
+    for group in state.groups:
+        steps = f"{group.first_step} to {group.last_step}" if group.rows else ""
+        table.add_row(group.name, str(group.rows), str(group.failed), steps, str(group.unfinished))
+    console.print(table)
+    for name in state.leftovers:
+        click.echo(f"Beside it: {name}, a temporary file of a writer; it goes when the run goes on.")
+    if state.unfinished:
+        click.echo(f"Rows begun and not finished: {state.unfinished}; all others are whole.")
+    else:
+        click.echo("All rows are whole.")

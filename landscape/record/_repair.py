@@ -1,0 +1,146 @@
+"""What a killed writer has left in a run file, and a copy that holds complete rows only."""
+
+from __future__ import annotations
+
+import dataclasses
+import filecmp
+import os
+from pathlib import Path
+from typing import Any
+
+from landscape._errors import FileError
+from landscape._results import Result
+from landscape.record._attributes import read_attributes
+from landscape.record._opening import group_names, reading
+from landscape.record._recovery import complete_steps, drop_rows_after, event_variables
+from landscape.record._replacement import changing, copied, leftovers
+from landscape.record._structure import EVENT
+
+_ALL = 2**62  # a step beyond every step: only the rests of unfinished rows are dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupState(Result):
+    """What a group holds.
+
+    Attributes:
+        name: The group.
+        rows: Complete rows.
+        failed: Those of them whose measurement failed.
+        first_step: Step of the first of them, -1 where there are none.
+        last_step: Step of the last of them, -1 where there are none.
+        unfinished: Rows that were begun and never finished, which no reader shows.
+    """
+
+    name: str
+    rows: int
+    failed: int
+    first_step: int
+    last_step: int
+    unfinished: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FileState(Result):
+    """What a run file holds.
+
+    Attributes:
+        path: The file.
+        run_id: Identifier of the run.
+        groups: Its groups.
+        leftovers: Names of temporary files beside it: of a writer that was killed, or of one at work.
+    """
+
+    path: str
+    run_id: str
+    groups: tuple[GroupState, ...]
+    leftovers: tuple[str, ...]
+
+    @property
+    def unfinished(self) -> int:
+        """Unfinished rows of all groups."""
+        return sum(group.unfinished for group in self.groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, groups as dicts."""
+        groups = [group.to_dict() for group in self.groups]
+        return {"path": self.path, "run_id": self.run_id, "groups": groups, "leftovers": list(self.leftovers)}
+
+
+def inspect_file(path: str | Path) -> FileState:
+    """Say what a run file holds; every complete row is read once, so that damage is noticed.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its groups, with complete and unfinished rows, and temporary files beside it.
+
+    Raises:
+        FileError: The file is missing, no run, of a newer schema, or damaged.
+    """
+    path = Path(path).resolve()
+    with reading(path) as file:
+        return _state(path, file)
+
+
+def clean_copy(path: str | Path, out: str | Path) -> FileState:
+    """Write a copy of a run file without unfinished rows; the file itself is not changed.
+
+    The copy appears under its name when it is whole and has been read. A copy of a clean file is equal to it, byte for
+    byte; where the same copy is there already, nothing happens.
+
+    Args:
+        path: The file.
+        out: Where to; a folder must exist.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        FileError: The file is no readable run, or `out` is another file already, or cannot be written.
+    """
+    path, out = Path(path).resolve(), Path(out).resolve()
+    with reading(path) as source:  # which keeps writers out
+        state = _state(path, source)
+        with copied(path, out) as temporary:
+            if state.unfinished:
+                with changing(temporary, "r+") as file:
+                    drop_rows_after(file, _ALL)
+            with reading(temporary) as copy:
+                groups = _state(temporary, copy).groups
+            if groups != tuple(dataclasses.replace(group, unfinished=0) for group in state.groups):
+                raise FileError(f"{path} could not be repaired: the copy does not hold the same rows.")
+            if not out.exists():
+                os.replace(temporary, out)
+            elif not filecmp.cmp(temporary, out, shallow=False):
+                raise FileError(f"{out} exists already and is another file: give another path, or move it away.")
+    return state
+
+
+def _state(path: Path, file: Any) -> FileState:
+    groups = tuple(_group_state(name, file[name]) for name in group_names(file))
+    return FileState(str(path), str(read_attributes(file).get("run_id", "")), groups, tuple(leftovers(path)))
+
+
+def _group_state(name: str, group: Any) -> GroupState:
+    """Count a group's rows, and read all that is complete.
+
+    Returns:
+        The counts.
+
+    Raises:
+        ValueError: A variable is shorter than the complete steps: `reading` says that the file is damaged.
+    """
+    steps = complete_steps(group)
+    longest = len(group[EVENT])
+    for variable in event_variables(group):
+        dataset = group[variable]
+        if len(dataset) < len(steps):
+            raise ValueError(f"{name}/{variable} has {len(dataset)} of {len(steps)} rows")
+        longest = max(longest, len(dataset))
+        for row in range(len(steps)):  # one at a time: a row may be a network's weights
+            dataset[row]
+    failed = int((group["status"][: len(steps)] != 0).sum())
+    first, last = (int(steps[0]), int(steps[-1])) if len(steps) else (-1, -1)
+    return GroupState(name, len(steps), failed, first, last, longest - len(steps))
