@@ -88,9 +88,8 @@ class Codebook:
     name = "codebook"
 
     def ladder(self, layout: ParameterLayout) -> Floats:
-        """Return 1, 2, 3, 4, 6, 8, 12, ... up to 512, but no more than the largest tensor has elements."""
-        powers = [2**power for power in range(1, int(math.log2(_MOST_LEVELS)) + 1)]
-        levels = sorted({1, *powers, *(3 * power // 2 for power in powers[:-1])})
+        """Return 1 to 8, 10, 12, 14, 16, 20, ... up to 512, but no more than the largest tensor has elements."""
+        levels = [1, 2, 3, *(quarter * 2**octave for octave in range(8) for quarter in (4, 5, 6, 7))]
         enough = min(max(max(layout.sizes, default=1), 2), _MOST_LEVELS)
         return np.array([level for level in levels if level < enough] + [enough], dtype=np.float64)
 

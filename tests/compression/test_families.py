@@ -165,8 +165,10 @@ def errors_down_the_ladder(family: str, array: np.ndarray, octaves: bool) -> np.
     codec = family_of(family)
     knobs = codec.ladder(ParameterLayout(("w",), (array.shape,)))
     assert (np.diff(knobs) < 0).all() or (np.diff(knobs) > 0).all()
-    stride = max(1, round(1 / abs(math.log2(knobs[0] / knobs[1])))) if octaves else 1
-    restored = [codec.restore(codec.quantise({"w": array}, float(knob)))[0] for knob in knobs[::stride]]
+    if octaves:
+        passed = np.floor(np.abs(np.log2(knobs / knobs[0])) + 1e-9)
+        knobs = knobs[np.flatnonzero(np.diff(passed, prepend=-1))]
+    restored = [codec.restore(codec.quantise({"w": array}, float(knob)))[0] for knob in knobs]
     return np.array([np.linalg.norm(r - array) / np.linalg.norm(array) for r in restored])
 
 

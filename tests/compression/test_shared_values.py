@@ -49,9 +49,9 @@ def test_the_ladder_of_levels():
     def ladder(size: int) -> list[float]:
         return Codebook().ladder(ParameterLayout(("w",), ((size,),))).tolist()
 
-    assert ladder(10) == [1, 2, 3, 4, 6, 8, 10]
+    assert ladder(13) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13]
     assert ladder(0) == ladder(1) == [1, 2]
-    assert ladder(10**6)[-4:] == [192, 256, 384, 512]
+    assert ladder(10**6)[-4:] == [320, 384, 448, 512]
 
 
 @pytest.mark.parametrize("knob", [1.5, 2**14 + 1])
