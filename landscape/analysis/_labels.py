@@ -55,6 +55,8 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "relative_flatness": ("relative flatness κ_Tr (large: sharp)", ""),
     "relative_flatness_max": ("relative flatness κ_max (large: sharp)", ""),
     "learning_coefficient": ("local learning coefficient", ""),
+    "rhat": ("R̂ of the chains behind it", ""),
+    "ess": ("effective sample size of the chains behind it", ""),
     "bits": ("code length", "bits"),
     "ideal_bits": ("ideal code length", "bits"),
     "bits_per_parameter": ("code length", "bits per parameter"),

@@ -16,7 +16,8 @@ _OF_THE_TRAINING = ("learning_rate", "train_loss", "train_error", "held_out_loss
 # Details of a measure, which a first look does not need.
 _DETAILS = frozenset(
     {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "knob", "reached", "predicted_step"}
-    | {"n_matvecs", "n_averaged"}
+    | {"n_matvecs", "n_averaged", "kept", "tensor_bits", "step_size", "by_chain", "flag", "layer_flag", "nbeta"}
+    | {"acceptance", "equilibrium", "stiffness", "gradient_noise"}
 )
 _DETAILED = ("eigenvalues_", "residuals_", "converged_")
 
@@ -67,7 +68,8 @@ def value_text(entry: dict[str, Any]) -> str:
     """
     value, stderr = entry["value"], entry["stderr"]
     text = f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
-    return text if np.isnan(stderr) else f"{text} ± {stderr:.2g}"
+    # An error of 0 says that nothing was sampled.
+    return text if np.isnan(stderr) or stderr == 0 else f"{text} ± {stderr:.2g}"
 
 
 def _group(name: str, table: pd.DataFrame, failed: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:

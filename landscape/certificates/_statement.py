@@ -34,8 +34,8 @@ def _parts(certificate: Certificate) -> list[str]:
     lines = [
         f"  bound       {certificate.bound:.4f} = train error {certificate.error:.4f} ({certificate.wrong} of "
         f"{certificate.n} wrong) + complexity {certificate.complexity:.4f}",
-        f"  bits        {certificate.bits:.1f} = payload {certificate.payload_bits} + charges "
-        f"{certificate.charge_bits:.1f}",
+        f"  bits        {round(certificate.bits, 1):.10g} = payload {certificate.payload_bits} + charges "
+        f"{round(certificate.charge_bits, 1):.10g}",
         f"  n, δ        {certificate.n}, {certificate.delta:g}",
         f"  method      {certificate.method}",
     ]

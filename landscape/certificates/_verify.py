@@ -107,7 +107,7 @@ def _verdict(
     if count.classes != claim.classes:
         reason = f"the network chooses from {count.classes} classes, not from {claim.classes}"
         return Verdict(False, reason, claim, count.wrong, bound)
-    reason = f"{counted}, its {claim.bits:.1f} bits decode, and the bound is {bound:.6f}"
+    reason = f"{counted}, its {round(claim.bits, 1):.10g} bits decode, and the bound is {bound:.6f}"
     if count.wrong != claim.wrong:
         reason += f" (the certificate has {claim.wrong} wrong, which claims no less)"
     return Verdict(True, reason, claim, count.wrong, bound)
