@@ -16,7 +16,7 @@ from landscape.certificates._grids import GridTensor
 from landscape.certificates._skeleton import Architecture, Skeleton, construct, difference
 from landscape.certificates._subspace import SubspaceCode, read_subspace
 from landscape.compression._bitstream import Code, decode
-from landscape.compression._entropy import Decoder, Encoder, Sink
+from landscape.compression._entropy import Decoder, Encoder, Sink, Witness
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -72,7 +72,10 @@ def tensors_of(code: SubspaceCode | WeightsCode, skeleton: Skeleton) -> Arrays:
 
 
 def read_payload(settings: Mapping[str, Any], payload: bytes, skeleton: Skeleton) -> SubspaceCode | WeightsCode:
-    """Read a network; what was read is written again and compared, so no byte is left over.
+    """Read a network; what is read is written again and compared, so no byte is left over.
+
+    Written again is each symbol under the model that it was read with: no choice that the writer made by comparing
+    lengths is made anew, which another machine might round otherwise.
 
     Args:
         settings: As the code's `settings` gave them.
@@ -85,16 +88,19 @@ def read_payload(settings: Mapping[str, Any], payload: bytes, skeleton: Skeleton
     Raises:
         MeasurementError: The stream or the settings are of no network of this architecture.
     """
-    source = Decoder(payload)
+    source = Witness(payload)
     others = _read_others(source, skeleton)
     code: SubspaceCode | WeightsCode
     if settings.get("codec") == "subspace":
         code = dataclasses.replace(read_subspace(source, settings, skeleton.layout), others=others)
+        again = source.payload()
     elif settings.get("codec") == "weights":
-        code = _read_weights(settings, payload, others, skeleton)
+        before = source.payload()
+        code = _read_weights(settings, payload[len(before) :], others, skeleton)
+        again = before + code.code.payload
     else:
         raise MeasurementError(f"the codec is {settings.get('codec')!r}; this toolkit knows 'subspace' and 'weights'")
-    if payload_of(code, skeleton) != payload:
+    if again != payload:
         raise MeasurementError(
             f"the stream of {len(payload)} bytes is not the one of the network that it decodes to; it is damaged, or "
             "of another architecture"
@@ -164,9 +170,7 @@ def _tensors(code: SubspaceCode | WeightsCode, skeleton: Skeleton) -> Arrays:
 def _read_weights(
     settings: Mapping[str, Any], payload: bytes, others: dict[str, GridTensor], skeleton: Skeleton
 ) -> WeightsCode:
-    encoder = Encoder()
-    _write_others(encoder, others, skeleton)
-    code = Code(payload[len(encoder.payload()) :], skeleton.layout, str(settings.get("family")))
+    code = Code(payload, skeleton.layout, str(settings.get("family")))
     try:
         decode(code)
     except ValueError as error:
