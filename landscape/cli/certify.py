@@ -14,6 +14,7 @@ from torch import nn
 from landscape._errors import LandscapeError
 from landscape.certificates import Certificate, best_of, certify, read, train_subspace, verify
 from landscape.cli._json import strict
+from landscape.cli._options import loss_option, model_option
 from landscape.cli._targets import Target, build_model, call, constructor_settings, read_batches, stored
 
 _EXAMPLE = (
@@ -44,12 +45,7 @@ class _Choices(click.ParamType):
 
 @click.command("certify", epilog=_EXAMPLE)
 @click.argument("checkpoint", type=click.Path(path_type=Path), metavar="[CHECKPOINT]", required=False)
-@click.option(
-    "--model",
-    type=Target(),
-    required=True,
-    help="A LightningModule class, called with the checkpoint's hyper-parameters, or a function that returns a module.",
-)
+@model_option
 @click.option(
     "--data",
     type=Target(),
@@ -91,9 +87,7 @@ class _Choices(click.ParamType):
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the construction and the subspace."
 )
-@click.option(
-    "--loss", type=Target(), help="Loss of (output, target).  [default: the module's own step, else cross-entropy]"
-)
+@loss_option
 @click.option("--delta", type=float, default=0.05, show_default=True, help="Probability of failure.")
 @click.option(
     "--method",

@@ -18,7 +18,8 @@ from torch import nn
 from landscape._errors import LandscapeError
 from landscape._results import with_error
 from landscape.cli._json import strict
-from landscape.cli._targets import Target, build_model, make_objective, read_batches
+from landscape.cli._options import batches_option, data_option, held_out_option, loss_option, model_option
+from landscape.cli._targets import build_model, make_objective, read_batches
 from landscape.connectivity import Curve, align, barriers, fit_curve, path_integral, profile
 from landscape.connectivity._ends import check_same_architecture, end_buffers, end_vector
 from landscape.objective import Objective
@@ -34,25 +35,11 @@ _EXAMPLE = (
 @click.command("connect", epilog=_EXAMPLE)
 @click.argument("a", type=click.Path(path_type=Path), metavar="A")
 @click.argument("b", type=click.Path(path_type=Path), metavar="B")
-@click.option(
-    "--model",
-    type=Target(),
-    required=True,
-    help="A LightningModule class, called with the checkpoint's hyper-parameters, or a function that returns a module.",
-)
-@click.option(
-    "--data",
-    type=Target(),
-    required=True,
-    help="Training batches, a DataLoader or a LightningDataModule, or a function that returns one.",
-)
-@click.option("--held-out", type=Target(), help="Other batches to measure on as well, likewise.")
-@click.option(
-    "--loss",
-    type=Target(),
-    help="Loss function of (output, target).  [default: a LightningModule's own training_step, else cross-entropy]",
-)
-@click.option("--batches", type=click.IntRange(min=1), help="Take so many batches only.")
+@model_option
+@data_option
+@held_out_option
+@loss_option
+@batches_option
 @click.option(
     "--align",
     "method",

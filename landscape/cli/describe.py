@@ -15,6 +15,7 @@ from rich.table import Table
 from landscape._errors import LandscapeError
 from landscape._results import Result, with_error
 from landscape.cli._json import strict
+from landscape.cli._options import batches_option, model_option
 from landscape.cli._targets import Target, build_model, make_objective, model_maker, read_batches
 from landscape.description import AdamTraining, LightningTraining, Orders, TwoPart, prequential_orders, two_part
 from landscape.description._lightning import lightning_namespace
@@ -30,20 +31,14 @@ _EXAMPLE = (
 
 @click.command("describe", epilog=_EXAMPLE)
 @click.argument("checkpoint", type=click.Path(path_type=Path), metavar="[CHECKPOINT]", required=False)
-@click.option(
-    "--model",
-    type=Target(),
-    required=True,
-    help="A LightningModule class (called with the hyper-parameters of CHECKPOINT), or a function that returns a new "
-    "module at each call.",
-)
+@model_option
 @click.option(
     "--data",
     type=Target(),
     required=True,
     help="Labelled batches, a DataLoader or a LightningDataModule, or a function that returns one.",
 )
-@click.option("--batches", type=click.IntRange(min=1), help="Take so many batches only.")
+@batches_option
 @click.option("--blocks", type=click.IntRange(min=1), default=8, show_default=True, help="Blocks of doubling length.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Orders of the examples.")
 @click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Most steps of a training.")

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from landscape._errors import LandscapeError
 from landscape.callbacks import Compressibility, HessianSpectrum, LandscapeCallback, LearningCoefficient, Sharpness
 from landscape.callbacks._offline import record_saved
+from landscape.cli._options import batches_option, data_option, held_out_option, loss_option, model_option
 from landscape.cli._saved import load, positions
-from landscape.cli._targets import Target, make_objective, read_batches
+from landscape.cli._targets import make_objective, read_batches
 from landscape.objective import Objective
 
 _MEASURES: dict[str, type[LandscapeCallback]] = {
@@ -34,25 +35,11 @@ _EXAMPLE = (
 
 @click.command("measure", epilog=_EXAMPLE)
 @click.argument("weights", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="WEIGHTS...")
-@click.option(
-    "--model",
-    type=Target(),
-    required=True,
-    help="A LightningModule class, called with the checkpoint's hyper-parameters, or a function that returns a module.",
-)
-@click.option(
-    "--data",
-    type=Target(),
-    required=True,
-    help="Training batches, a DataLoader or a LightningDataModule, or a function that returns one.",
-)
-@click.option("--held-out", type=Target(), help="Other batches, whose loss and error are recorded as well.")
-@click.option(
-    "--loss",
-    type=Target(),
-    help="Loss function of (output, target).  [default: a LightningModule's own training_step, else cross-entropy]",
-)
-@click.option("--batches", type=click.IntRange(min=1), help="Take so many batches only.")
+@model_option
+@data_option
+@held_out_option
+@loss_option
+@batches_option
 @click.option(
     "--measure",
     "measures",
