@@ -17,13 +17,13 @@ from landscape.callbacks._bases import CallbackBase
 from landscape.callbacks._failing import Failures, sentence
 from landscape.callbacks._processes import processes_of
 from landscape.callbacks._provenance import plain
-from landscape.callbacks._resuming import find_former, run_path
+from landscape.callbacks._resuming import Resumable, find_former, run_path
 from landscape.callbacks._session import Measured, Session, evaluate, losses, session_of
 from landscape.objective import Evaluation, Objective
 from landscape.record import GroupSchema
 
 
-class LandscapeCallback(CallbackBase, abc.ABC):
+class LandscapeCallback(Resumable, CallbackBase, abc.ABC):
     """Measures at a cadence and records one row an event; subclasses say what.
 
     In data-parallel training the processes share the measurement batches and all get the same numbers, which rank 0
@@ -97,7 +97,7 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         self._logged: dict[str, float] = {}
         self._seen_step = 0
         self._learning_rate = math.nan
-        self.former_run: dict[str, Any] = {}
+        self.former_run = {}
 
     # ------------------------------------------------------------------ what subclasses say
 
@@ -274,22 +274,6 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         values = {name: float(self._logged.get(name, math.nan)) for name in self.scalar_names()}
         module.log_dict({f"landscape/{name}": value for name, value in values.items()})
 
-    # ------------------------------------------------------------------ resuming
-
-    @property
-    def state_key(self) -> str:
-        """Distinct for two callbacks of one class with different settings, as Lightning asks."""
-        key: str = self._generate_state_key(name=self.name, **plain(self._settings()))
-        return key
-
-    def state_dict(self) -> dict[str, Any]:
-        """Say which file the run is recorded in, so that a resumed training goes on in it."""
-        return dict(self.former_run)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the file of the run that is being resumed."""
-        self.former_run = {key: state_dict[key] for key in ("path", "run_id") if key in state_dict}
-
     def _settings(self) -> dict[str, Any]:
         common: dict[str, Any] = {"every_n_epochs": self.every_n_epochs, "every_n_steps": self.every_n_steps}
         common["weights"] = self.weights
@@ -299,7 +283,3 @@ class LandscapeCallback(CallbackBase, abc.ABC):
         if self._session is not None:
             with self._failures.ending("write the last rows"):
                 self._session.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what leads to the Trainer: the open session, and the module's methods that Lightning attaches."""
-        return {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")} | {"_session": None}

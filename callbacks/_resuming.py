@@ -5,10 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from landscape.callbacks._provenance import plain
+
 if TYPE_CHECKING:
     from landscape.callbacks._base import LandscapeCallback
 
 _FILE_NAME = "landscape.h5"
+
+
+class Resumable:
+    """What a callback leaves in a checkpoint, so that a resumed training goes on in the file of its run.
+
+    Attributes:
+        former_run: Path and run_id of the run, once it is known.
+    """
+
+    name: str | None
+    former_run: dict[str, Any]
+
+    @property
+    def state_key(self) -> str:
+        """Distinct for two callbacks of one class with different settings, as Lightning asks."""
+        key: str = self._generate_state_key(name=self.name, **plain(self._settings()))  # type: ignore[attr-defined]
+        return key
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say which file the run is recorded in."""
+        return dict(self.former_run)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the file of the run that is being resumed."""
+        self.former_run = {key: state_dict[key] for key in ("path", "run_id") if key in state_dict}
+
+    def _settings(self) -> dict[str, Any]:
+        """Return all settings that tell it from another callback of its class."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what leads to the Trainer: the open session, and the module's methods that Lightning attaches."""
+        return {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")} | {"_session": None}
 
 
 def find_former(callback: LandscapeCallback, trainer: Any) -> dict[str, Any]:
