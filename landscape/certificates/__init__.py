@@ -8,6 +8,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "_certificate": ["Certificate", "best_of"],
         "_certify": ["certify"],
         "_format": ["read"],
+        "_intrinsic": ["IntrinsicDimension", "intrinsic_dimension"],
         "_payload": ["decoded"],
         "_subspace": ["SubspaceCode"],
         "_training": ["train_subspace"],
@@ -17,11 +18,13 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
 
 __all__ = [
     "Certificate",
+    "IntrinsicDimension",
     "SubspaceCode",
     "Verdict",
     "best_of",
     "certify",
     "decoded",
+    "intrinsic_dimension",
     "read",
     "train_subspace",
     "verify",
