@@ -37,7 +37,9 @@ def _digests(batch: Any) -> list[bytes]:
         elif isinstance(leaf, torch.Tensor):
             shared.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode() + _bytes(leaf).tobytes())
         else:
-            shared.update(repr(leaf).encode())
+            # repr of a large array leaves out what is in the middle.
+            whole = isinstance(leaf, np.ndarray)
+            shared.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes() if whole else repr(leaf).encode())
     rows = np.concatenate(columns, axis=1) if columns else np.zeros((count, 0), dtype=np.uint8)
     prefix = shared.digest()
     return [hashlib.sha256(prefix + row.tobytes()).digest() for row in rows]
