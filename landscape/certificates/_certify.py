@@ -38,6 +38,7 @@ def certify(
     seed: int = 0,
     choices: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    repeats_are_draws: bool = False,
     progress: bool | None = None,
 ) -> Certificate:
     """Bound the error rate of a coded network on new examples, and keep everything that shows it.
@@ -67,6 +68,9 @@ def certify(
         seed: Under which the architecture constructs what is not coded; a SubspaceCode has its own.
         choices: Number of alternatives of each choice that was made by looking at the examples, by name: log2 K bits.
         settings: Constructor's settings that the architecture was called with, to be kept with the certificate.
+        repeats_are_draws: Vouch for examples that are equal to others having been drawn so, as happens where inputs
+            have few values. By default they are refused: copies (of oversampling, of a sampler with replacement) are no
+            independent draws, and n would be too large.
         progress: Whether to show a progress bar on stderr; by default only where that is a terminal.
 
     Returns:
@@ -87,6 +91,7 @@ def certify(
         building = architecture
         skeleton = construct(building, network.seed)
         objective = objective_of(skeleton.module, batches, loss_fn)
+        require_answers_of_one_example(objective)
         code: Any = network
     else:
         trained = Skeleton(network)
@@ -100,10 +105,20 @@ def certify(
         if differs:
             raise MeasurementError(f"the network is not what the architecture builds: {differs}")
         objective = objective_of(working.module, batches, loss_fn)
+        # As constructed as well: weights that are coded coarsely may all be zero, which shows nothing.
+        require_answers_of_one_example(objective)
         code = code_weights(
             working, trained, constructed, objective, family=family, seed=seed, delta=delta, progress=progress
         )
         skeleton = constructed or working
+    data = examples_fingerprint(objective.batches)
+    if data["repeated"] and not repeats_are_draws:
+        raise MeasurementError(
+            f"{data['repeated']} of {objective.n_examples} examples are equal to an earlier one. Copies are no "
+            "independent draws, and the bound would be too small: give each example once (no oversampling, no sampler "
+            "with replacement). If they were drawn so, as happens where inputs have few values, say "
+            "repeats_are_draws=True (--repeats-are-draws)"
+        )
     payload = payload_of(code, skeleton)
     described = skeleton.describe() | {"settings": dict(settings or {})}
     described["constructed"] = skeleton.checksum(used_names(code, skeleton))
@@ -126,7 +141,7 @@ def certify(
         payload=payload,
         codec=code.settings(),
         architecture=described,
-        data=examples_fingerprint(objective.batches),
+        data=data,
         loss=str(objective.describe()["loss"]).split(",")[0],
         versions={"landscape": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
     )

@@ -12,10 +12,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from landscape import _batches
-from landscape._errors import MeasurementError
+from landscape._errors import LandscapeError, MeasurementError
 from landscape._observe import KNOWING_CLASSES, LossObserver
 from landscape.objective import Objective
-
 
 _HALF_OF_THE_DIGITS = 3e-4  # of float32, relative to the largest score
 
@@ -37,8 +36,6 @@ class Count:
 
 def objective_of(model: nn.Module, batches: Iterable[Any], loss_fn: Callable[..., Any] | None) -> Objective:
     """Return the loss over the examples: a LightningModule's own step, or a loss function, by default cross-entropy."""
-    if loss_fn is None and hasattr(model, "training_step"):
-        return Objective.from_lightning(model, batches)
     # A class such as torch.nn.CrossEntropyLoss is made with its defaults.
     made = loss_fn() if isinstance(loss_fn, type) else loss_fn
     if isinstance(made, nn.Module) and next(made.parameters(), None) is not None:
@@ -46,7 +43,17 @@ def objective_of(model: nn.Module, batches: Iterable[Any], loss_fn: Callable[...
             f"the loss {type(made).__name__} has parameters of its own, which no stream holds, and which may have seen "
             "the examples; make them part of the network"
         )
-    return Objective(model, F.cross_entropy if made is None else made, batches)
+    try:
+        if loss_fn is None and hasattr(model, "training_step"):
+            return Objective.from_lightning(model, batches)
+        return Objective(model, F.cross_entropy if made is None else made, batches)
+    except LandscapeError:
+        raise
+    except Exception as error:  # whatever a network or a loss raises on examples that are not for it
+        raise MeasurementError(
+            f"{type(model).__name__} and its loss cannot be evaluated on these examples ({type(error).__name__}: "
+            f"{error}); give examples that they are made for"
+        ) from error
 
 
 def count_wrong(
@@ -166,6 +173,16 @@ def _rows(batch: Any, rows: torch.Tensor) -> Any:
     return pytree.tree_map(lambda leaf: leaf[rows] if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf, batch)
 
 
+def _require_probabilities(target: torch.Tensor) -> None:
+    total = target.detach().sum(1 if target.ndim > 1 else 0)
+    if not torch.allclose(total, torch.ones_like(total), rtol=0.0, atol=1e-2):
+        raise MeasurementError(
+            "the targets are floating-point numbers that do not sum to 1 for each example, as of several labels an "
+            "example; cross-entropy takes them for probabilities of classes, and the largest for the right answer, "
+            "which is no error rate. Give one class an example"
+        )
+
+
 class _Watcher(LossObserver):
     """Notes as well how many classes there are, the scores, and how many losses knew classes."""
 
@@ -179,6 +196,9 @@ class _Watcher(LossObserver):
         if func in KNOWING_CLASSES:
             self.scores = (args[0] if args else (kwargs or {})["input"]).detach()
             self.answers += 1
+            target = args[1] if len(args) > 1 else (kwargs or {})["target"]
+            if func is F.cross_entropy and target.is_floating_point():
+                _require_probabilities(target)
             if func in (F.cross_entropy, F.nll_loss):
                 self.classes = int(self.scores.shape[1 if self.scores.ndim > 1 else 0])
         return super().__torch_function__(func, types, args, kwargs)

@@ -118,12 +118,17 @@ def write(certificate: Certificate, path: Path) -> None:
     Args:
         certificate: The certificate.
         path: Where.
+
+    Raises:
+        FileError: It cannot be written there.
     """
     content = to_bytes(certificate)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(content)
         beside.replace(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
 

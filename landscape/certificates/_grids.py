@@ -56,11 +56,7 @@ class GridTensor:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any], fineness: int) -> GridTensor:
-        """Round to a step of 2^−fineness root mean squares.
-
-        Raises:
-            MeasurementError: A value is NaN or infinite, for which there is no code.
-        """
+        """Round to a step of 2^−fineness root mean squares, and refuse what is not finite."""  # noqa: DOC501
         if not np.isfinite(values).all():
             raise MeasurementError(
                 "a buffer or frozen parameter holds NaN or infinite values, for which there is no code; where the "

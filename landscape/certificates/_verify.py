@@ -63,7 +63,7 @@ def verify(
     """Check a certificate with nothing but itself, the architecture and the examples.
 
     The stream is decoded into the architecture, the errors are counted on all examples, and the bound is computed from
-    them and from the length of the stream. The claim stands if that bound is no greater than the claimed one, and the errors are no more.
+    them and from the length of the stream. The claim stands if neither the bound nor the errors are more than claimed.
 
     What cannot be checked is what was fixed before or chosen from how many alternatives: `Certificate.statement` lists
     it. A checksum finds damage; against a forger stand the decoding and the counting.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from landscape._errors import MeasurementError
 from landscape.certificates import certify, train_subspace, verify
 
 
@@ -42,7 +43,10 @@ def test_other_examples(certificate, perceptron_case):
 
 def test_repeated_examples_are_counted(perceptron_case):
     (x, y), rest = perceptron_case.batches
-    certificate = certify(perceptron_case.trained, [(x, y), rest, (x[:30], y[:30])])
+    batches = [(x, y), rest, (x[:30], y[:30])]
+    with pytest.raises(MeasurementError, match="30 of 2030 examples are equal to an earlier one"):
+        certify(perceptron_case.trained, batches)
+    certificate = certify(perceptron_case.trained, batches, repeats_are_draws=True)
     assert certificate.data["repeated"] == 30
     assert certificate.n == 2030
 
