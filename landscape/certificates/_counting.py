@@ -78,13 +78,6 @@ def count_wrong(
         parameters = objective.layout.unflatten(point.to(objective.device, objective.dtype))
         for index, size in enumerate(objective.batch_sizes):
             watcher = _watched(objective, index, parameters, buffers)
-            # Batch by batch: answers too many in one must not make up for answers that are missing in another.
-            if watcher.counted != size or watcher.answers != (1 if size else 0):
-                raise MeasurementError(
-                    f"{watcher.counted} answers were seen for {size} examples of a batch, in {watcher.answers} losses; "
-                    "a certificate counts one answer an example, as several of one example (tokens, pixels, auxiliary "
-                    "losses, ignored targets) are not independent draws. Give a loss_fn of one answer an example"
-                )
             wrong, classes = wrong + watcher.wrong, max(classes, watcher.classes if size else 0)
     return Count(round(wrong), objective.n_examples, classes)
 
@@ -146,6 +139,14 @@ def _watched(objective: Objective, index: int, parameters: Any, buffers: dict[st
             "no loss that knows classes was seen, so there is no error rate to certify, and a squared error or another "
             "loss without an upper end has no such bound. Give a loss_fn such as cross_entropy; a loss with two ends "
             "goes to landscape.bounds.bounded_loss_bound"
+        )
+    # Batch by batch: answers too many in one must not make up for answers that are missing in another.
+    size = objective.batch_sizes[index]
+    if watcher.counted != size or watcher.answers != 1:
+        raise MeasurementError(
+            f"{watcher.counted} answers were seen for {size} examples of a batch, in {watcher.answers} losses; "
+            "a certificate counts one answer an example, as several of one example (tokens, pixels, auxiliary "
+            "losses, ignored targets) are not independent draws. Give a loss_fn of one answer an example"
         )
     return watcher
 
