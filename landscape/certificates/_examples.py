@@ -29,6 +29,8 @@ def examples_fingerprint(batches: Sequence[Any]) -> dict[str, Any]:
 
 def _digests(batch: Any) -> list[bytes]:
     count = n_examples(batch)
+    if not count:
+        return []
     shared, columns = hashlib.sha256(), []
     for leaf in leaves(batch):
         if isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and leaf.shape[0] == count:
