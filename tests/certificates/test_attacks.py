@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from landscape._errors import FileError
-from landscape.certificates import best_of, certify, read, train_subspace, verify
+from landscape._errors import FileError, MeasurementError
+from landscape.certificates import best_of, certify, decoded, read, train_subspace, verify
 from landscape.certificates._certificate import claimable
 from landscape.certificates._format import from_bytes, to_bytes
+from landscape.compression._families import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,20 @@ def test_lengths_that_are_announced_and_not_there(header, payload):
     content = struct.pack(">8sHI", b"\x89LSC\r\n\x1a\n", 1, header) + struct.pack(">I", payload) + b"\0" * 32
     with pytest.raises(FileError, match="cut short"):
         from_bytes(content)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_streams_that_nobody_wrote_end_in_a_sentence(family, cases):
+    case = cases["convolution"]
+    honest = certify(case.trained, case.batches, architecture=case.architecture, family=family)
+    rng = np.random.default_rng(0)
+    for length in range(1, 61):
+        if length % 2:
+            payload = rng.bytes(length)
+        else:  # the beginning of a network, and then noise
+            payload = honest.payload[: len(honest.payload) // 2] + rng.bytes(length)
+        with pytest.raises(MeasurementError):
+            decoded(dataclasses.replace(honest, payload=payload), case.architecture)
 
 
 def test_a_subspace_that_would_fill_the_memory_is_refused_before_it_is_drawn():
