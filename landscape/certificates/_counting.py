@@ -89,6 +89,8 @@ def require_answers_of_one_example(objective: Objective) -> None:
     along the wrong axis, contrasts within a batch and noise by position all show. Without this the errors would not be
     independent draws: batches sorted by class tell the class.
 
+    Memory: the examples twice more.
+
     Args:
         objective: The loss over the examples.
 

@@ -207,10 +207,9 @@ def test_streams_that_nobody_wrote_end_in_a_sentence(family, cases):
     honest = certify(case.trained, case.batches, architecture=case.architecture, family=family)
     rng = np.random.default_rng(0)
     for length in range(1, 61):
-        if length % 2:
-            payload = rng.bytes(length)
-        else:  # the beginning of a network, and then noise
-            payload = honest.payload[: len(honest.payload) // 2] + rng.bytes(length)
+        # Noise, or the beginning of a network and then noise.
+        start = b"" if length % 2 else honest.payload[: len(honest.payload) // 2]
+        payload = start + rng.bytes(length)
         with pytest.raises(MeasurementError):
             decoded(dataclasses.replace(honest, payload=payload), case.architecture)
 
