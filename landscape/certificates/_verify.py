@@ -22,6 +22,8 @@ from landscape.certificates._payload import decoded
 from landscape.certificates._skeleton import Architecture
 from landscape.isolation import isolated
 
+_LONGEST = 1000  # characters of a reason
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict(Result):
@@ -80,9 +82,16 @@ def verify(
     claim: Certificate | None = None
     try:
         claim = certificate if isinstance(certificate, Certificate) else read(certificate)
-        return _verdict(claim, architecture, batches, loss_fn)
+        verdict = _verdict(claim, architecture, batches, loss_fn)
     except (LandscapeError, ValueError) as error:
-        return Verdict(False, str(error), claim)
+        verdict = Verdict(False, str(error), claim)
+    return dataclasses.replace(verdict, reason=_plain(verdict.reason))
+
+
+def _plain(reason: str) -> str:
+    """Return a sentence that may quote a file without the control characters and the length that it may have there."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in reason)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _verdict(

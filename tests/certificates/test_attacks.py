@@ -241,6 +241,17 @@ def test_names_that_are_no_plain_text(certificate, cases, tmp_path):
     assert best_of([again, again], "name").choices["name"] == 2
 
 
+def test_a_refusal_quotes_no_control_characters(certificate, verdict):
+    described = dict(certificate.architecture) | {"modules": ["\x1b[2J\nvalid: " + "x" * 10_000]}
+    data = dict(certificate.data) | {"fingerprint": "\x1b[2J"}
+    for changes in ({"architecture": described}, {"data": data}):
+        found = verdict(forged(certificate, **changes))
+        assert not found
+        assert found.reason.isprintable()
+        assert r"\x1b[2J" in found.reason
+        assert len(found.reason) < 1010
+
+
 def test_the_architecture_alone_says_what_is_built(certificate, perceptron_case, tmp_path):
     # Settings, classes and families of a file are data: nothing of them is imported or evaluated by verification.
     marker = tmp_path / "executed"
