@@ -7,9 +7,9 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     submod_attrs={
         "_certificate": ["Certificate", "best_of"],
         "_certify": ["certify"],
-        "_format": ["read"],
         "_intrinsic": ["IntrinsicDimension", "intrinsic_dimension"],
         "_payload": ["decoded"],
+        "_reading": ["read"],
         "_subspace": ["SubspaceCode"],
         "_training": ["train_subspace"],
         "_verify": ["Verdict", "verify"],

@@ -10,6 +10,8 @@ from typing import Any
 
 from landscape._results import Result
 from landscape.bounds import charge_bits, countable_bound
+from landscape.certificates._format import pack, write
+from landscape.certificates._statement import statement
 
 # A claim is rounded up to so many decimals: another machine's logarithm may differ in its last bit.
 _DECIMALS = 6
@@ -88,8 +90,6 @@ class Certificate(Result):
 
     def statement(self) -> str:
         """Return the claim in words, with its parts and everything that it assumes."""
-        from landscape.certificates._statement import statement  # which imports this module
-
         return statement(self)
 
     def save(self, path: str | Path) -> None:
@@ -98,9 +98,11 @@ class Certificate(Result):
         Args:
             path: Where; by custom it ends in .lsc. An existing file is replaced.
         """
-        from landscape.certificates._format import write
+        write(self.to_bytes(), Path(path))
 
-        write(self, Path(path))
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file, the same for equal certificates."""
+        return pack(self, self.payload)
 
     def to_dict(self) -> dict[str, Any]:
         """Return claim, parts and provenance by name as plain values, without the stream."""

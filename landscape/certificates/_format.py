@@ -1,4 +1,4 @@
-"""The file of a certificate: magic, version, header, payload, checksum (docs/file-format.md). Torch-free."""
+"""The file of a certificate: magic, version, header, payload, checksum (docs/file-format.md); fields in, fields out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from landscape._errors import FileError
-from landscape.certificates._certificate import Certificate
 
 # As in PNG: a transfer that changes line ends or strips the eighth bit is noticed at once.
 MAGIC = b"\x89LSC\r\n\x1a\n"
@@ -37,31 +36,31 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def to_bytes(certificate: Certificate) -> bytes:
+def pack(claim: Any, payload: bytes) -> bytes:
     """Return the bytes of the file.
 
     Args:
-        certificate: The certificate.
+        claim: What has the fields of the header as attributes.
+        payload: The stream.
 
     Returns:
-        The bytes, the same for equal certificates.
+        The bytes, the same for equal claims.
     """
-    fields = {name: getattr(certificate, name) for name in _TYPES}
+    fields = {name: getattr(claim, name) for name in _TYPES}
     header = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
-    body = _PREAMBLE.pack(MAGIC, VERSION, len(header)) + header + _LENGTH.pack(len(certificate.payload))
-    body += certificate.payload
+    body = _PREAMBLE.pack(MAGIC, VERSION, len(header)) + header + _LENGTH.pack(len(payload)) + payload
     return body + hashlib.sha256(body).digest()
 
 
-def from_bytes(content: bytes, name: str = "the certificate") -> Certificate:
-    """Read a certificate from the bytes of its file.
+def unpack(content: bytes, name: str) -> tuple[dict[str, Any], bytes]:
+    """Take the bytes of a file apart.
 
     Args:
         content: The bytes.
         name: What to call it in an error.
 
     Returns:
-        The certificate as claimed; nothing of the claim has been checked.
+        The fields of the header by name, and the payload; nothing of the claim has been checked.
 
     Raises:
         FileError: The bytes are no certificate, of a newer version, cut short, too many, or not those written.
@@ -87,42 +86,19 @@ def from_bytes(content: bytes, name: str = "the certificate") -> Certificate:
         raise FileError(
             f"{name} is damaged: its checksum is not that of its content; get the file anew from where it comes from"
         )
-    return _certificate(content[_PREAMBLE.size : start], content[start + _LENGTH.size : stop], name)
+    return _fields(content[_PREAMBLE.size : start], name), content[start + _LENGTH.size : stop]
 
 
-def read(path: str | Path) -> Certificate:
-    """Read a certificate, without checking what it claims (`verify` does), and without torch.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The certificate as claimed.
-
-    Raises:
-        FileError: There is no such file, or it is damaged, cut short, or no certificate.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileError(f"{path} does not exist") from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
-    return from_bytes(content, str(path))
-
-
-def write(certificate: Certificate, path: Path) -> None:
-    """Write a certificate; a process that is killed meanwhile leaves no half of one.
+def write(content: bytes, path: Path) -> None:
+    """Write a file; a process that is killed meanwhile leaves no half of one.
 
     Args:
-        certificate: The certificate.
+        content: What `pack` returned.
         path: Where.
 
     Raises:
         FileError: It cannot be written there.
     """
-    content = to_bytes(certificate)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(content)
@@ -133,8 +109,8 @@ def write(certificate: Certificate, path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _certificate(header: bytes, payload: bytes, name: str) -> Certificate:
-    """Build it from what is, by the checksum, the header as somebody wrote it: which may still be nonsense."""
+def _fields(header: bytes, name: str) -> dict[str, Any]:
+    """Read what is, by the checksum, the header as somebody wrote it: which may still be nonsense."""
     try:
         text = header.decode()
         fields = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_object)
@@ -146,7 +122,7 @@ def _certificate(header: bytes, payload: bytes, name: str) -> Certificate:
     problem = _problem(fields)
     if problem:
         raise FileError(f"{name} has a header that is none of a certificate: {problem}")
-    return Certificate(payload=payload, **{key: fields[key] for key in _TYPES})
+    return {key: fields[key] for key in _TYPES}
 
 
 def _problem(fields: Any) -> str:

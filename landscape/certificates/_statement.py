@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from landscape.certificates._certificate import Certificate
 
-
-def statement(certificate: Certificate) -> str:
+def statement(certificate: Any) -> str:
     """Write the claim as sentences, one a line.
 
     Args:
-        certificate: The certificate.
+        certificate: The `Certificate`, which imports this module.
 
     Returns:
         Text of several lines.
@@ -19,7 +17,7 @@ def statement(certificate: Certificate) -> str:
     return "\n".join([*_claim(certificate), *_parts(certificate), "It holds if", *_assumptions(certificate)])
 
 
-def _claim(certificate: Certificate) -> list[str]:
+def _claim(certificate: Any) -> list[str]:
     sure = f"{100 * (1 - certificate.delta):.6g} %"
     lines = [
         f"With probability {sure} over the draw of {certificate.n} examples, the decoded network errs on at most "
@@ -32,7 +30,7 @@ def _claim(certificate: Certificate) -> list[str]:
     return lines
 
 
-def _parts(certificate: Certificate) -> list[str]:
+def _parts(certificate: Any) -> list[str]:
     lines = [
         f"  bound       {certificate.bound:.4f} = train error {certificate.error:.4f} ({certificate.wrong} of "
         f"{certificate.n} wrong) + complexity {certificate.complexity:.4f}",
@@ -47,7 +45,7 @@ def _parts(certificate: Certificate) -> list[str]:
     return lines
 
 
-def _assumptions(certificate: Certificate) -> list[str]:
+def _assumptions(certificate: Any) -> list[str]:
     repeated = certificate.data["repeated"]
     draws = (
         f"- the {certificate.n} examples are independent draws from where the new ones come from: none is a copy or a "

@@ -17,8 +17,8 @@ from landscape._results import Result
 from landscape.certificates._certificate import Certificate, claimable
 from landscape.certificates._counting import count_wrong, objective_of, require_answers_of_one_example
 from landscape.certificates._examples import examples_fingerprint
-from landscape.certificates._format import read
 from landscape.certificates._payload import decoded
+from landscape.certificates._reading import read
 from landscape.certificates._skeleton import Architecture
 from landscape.isolation import isolated
 

@@ -15,7 +15,7 @@ from torch import nn
 from landscape._errors import FileError, MeasurementError
 from landscape.certificates import best_of, certify, decoded, read, train_subspace, verify
 from landscape.certificates._certificate import claimable
-from landscape.certificates._format import from_bytes, to_bytes
+from landscape.certificates._reading import from_bytes
 from landscape.compression._families import FAMILIES
 
 
@@ -27,7 +27,7 @@ def certificate(cases):
 
 
 def header_of(certificate) -> dict:
-    content = to_bytes(certificate)
+    content = certificate.to_bytes()
     (length,) = struct.unpack_from(">I", content, 10)
     return json.loads(content[14 : 14 + length])
 
@@ -128,7 +128,7 @@ def test_a_stream_that_is_another_networks_or_longer(certificate, cases, verdict
 
 
 def test_a_thousand_flipped_bits_of_the_file_under_a_new_checksum_claim_nothing_false(certificate, verdict):
-    content = to_bytes(certificate)[:-32]
+    content = certificate.to_bytes()[:-32]
     fields = [field.name for field in dataclasses.fields(certificate)]
     accepted = 0
     for bit in np.random.default_rng(3).choice(8 * len(content), 1000, replace=False):

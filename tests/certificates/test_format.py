@@ -14,7 +14,7 @@ import pytest
 
 from landscape._errors import FileError
 from landscape.certificates import certify, read, verify
-from landscape.certificates._format import from_bytes, to_bytes
+from landscape.certificates._reading import from_bytes
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def certificate(cases):
 
 
 def test_bytes_are_as_documented(certificate):
-    content = to_bytes(certificate)
+    content = certificate.to_bytes()
     magic, version, length = struct.unpack(">8sHI", content[:14])
     assert (magic, version) == (b"\x89LSC\r\n\x1a\n", 1)
     header = json.loads(content[14 : 14 + length])
@@ -36,7 +36,7 @@ def test_bytes_are_as_documented(certificate):
 
 
 def test_a_thousand_flipped_bits_are_all_caught(certificate, cases, tmp_path):
-    content, path = to_bytes(certificate), tmp_path / "a.lsc"
+    content, path = certificate.to_bytes(), tmp_path / "a.lsc"
     for bit in np.random.default_rng(0).choice(8 * len(content), 1000, replace=False):
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << (bit % 8)
@@ -53,7 +53,7 @@ def test_a_thousand_flipped_bits_of_the_stream_under_a_new_checksum_claim_nothin
     for bit in np.unique(draws):
         damaged = bytearray(certificate.payload)
         damaged[bit // 8] ^= 1 << (int(bit) % 8)
-        forged = from_bytes(to_bytes(dataclasses.replace(certificate, payload=bytes(damaged))))
+        forged = from_bytes(dataclasses.replace(certificate, payload=bytes(damaged)).to_bytes())
         verdicts[bit] = verify(forged, case.architecture, case.batches)
     for verdict in verdicts.values():
         assert verdict.certificate.bound == certificate.bound
@@ -63,7 +63,7 @@ def test_a_thousand_flipped_bits_of_the_stream_under_a_new_checksum_claim_nothin
 
 
 def test_a_file_cut_at_any_byte_is_refused(certificate, tmp_path):
-    content, path = to_bytes(certificate), tmp_path / "a.lsc"
+    content, path = certificate.to_bytes(), tmp_path / "a.lsc"
     for length in range(len(content)):
         with pytest.raises(FileError, match="cut short"):
             from_bytes(content[:length])
@@ -81,7 +81,7 @@ def test_what_is_no_certificate_is_said_to_be_none(certificate, tmp_path):
         read(tmp_path)
     with pytest.raises(FileError, match="no certificate"):
         from_bytes(b"PK\x03\x04 something else")
-    newer = bytearray(to_bytes(certificate))
+    newer = bytearray(certificate.to_bytes())
     newer[9] = 2
     with pytest.raises(FileError, match="version 2"):
         from_bytes(bytes(newer))
@@ -105,7 +105,7 @@ def test_what_is_no_certificate_is_said_to_be_none(certificate, tmp_path):
 )
 def test_a_header_that_is_nonsense_under_a_good_checksum(certificate, cases, tmp_path, changes, sentence):
     path = tmp_path / "a.lsc"
-    path.write_bytes(to_bytes(dataclasses.replace(certificate, **changes)))
+    path.write_bytes(dataclasses.replace(certificate, **changes).to_bytes())
     with pytest.raises(FileError, match=sentence):
         read(path)
     verdict = verify(path, cases["perceptron"].architecture, cases["perceptron"].batches)

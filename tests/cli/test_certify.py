@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from landscape.callbacks import SWATrajectory
 from landscape.certificates import certify, read
-from landscape.certificates._format import to_bytes
 from landscape.cli import main
 
 # Advice of Lightning on what a tiny training does on purpose.
@@ -159,7 +158,7 @@ def test_the_file_is_the_librarys(runner, folder):
     options = ("--model", "mine.py:net", "--delta", "0.1", "--method", "exact", "--out", "net.lsc", "--json")
     result = invoke(runner, folder, "net.pt", *options)
     assert result.exit_code == 0, result.output
-    assert (folder / "net.lsc").read_bytes() == to_bytes(expected)
+    assert (folder / "net.lsc").read_bytes() == expected.to_bytes()
     found = json.loads(result.stdout)
     assert found["bound"] == expected.bound
     assert found["bits"] == expected.bits
