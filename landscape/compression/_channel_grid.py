@@ -31,7 +31,7 @@ from landscape.compression._tensors import Array
 
 _FINEST = -16  # log2 of the finest knob
 
-# Weights of "no channel is zero" and "some are": layers without one, the usual ones, pay next to nothing for the others.
+# Weights of "no channel is zero" and "some are": usual layers, without one, pay next to nothing for the others.
 _ZERO_CHANNELS = np.array([255, 1])
 
 
