@@ -36,7 +36,8 @@ _OTHER = (
     F.triplet_margin_with_distance_loss,
 )
 _KNOWN: tuple[Any, ...] = (*_CLASSES, *_BINARY_THRESHOLD, *_ELEMENTWISE, *_OTHER)
-_KNOWING_CLASSES = {function.__name__ for function in (*_CLASSES, *_BINARY_THRESHOLD)}
+KNOWING_CLASSES = (*_CLASSES, *_BINARY_THRESHOLD)
+_KNOWING_CLASSES = {function.__name__ for function in KNOWING_CLASSES}
 LOSS_SIGNATURES = {function: inspect.signature(function) for function in _KNOWN}
 _ARGUMENTS = {
     function: (

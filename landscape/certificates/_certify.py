@@ -16,11 +16,11 @@ from landscape._errors import MeasurementError
 from landscape.bounds._countable import METHODS
 from landscape.bounds._inputs import require_counts, require_delta, require_method
 from landscape.certificates._certificate import Certificate, claimable
-from landscape.certificates._counting import count_wrong, objective_of
+from landscape.certificates._counting import count_wrong, objective_of, require_answers_of_one_example
 from landscape.certificates._examples import examples_fingerprint
-from landscape.certificates._payload import payload_of, tensors_of, used_names
+from landscape.certificates._payload import decode_payload, payload_of, used_names
 from landscape.certificates._post_training import code_weights
-from landscape.certificates._skeleton import Architecture, Skeleton, construct, difference
+from landscape.certificates._skeleton import Architecture, Skeleton, construct, difference, require_nothing_beside
 from landscape.certificates._subspace import SubspaceCode
 
 FAMILY = "uniform-tensor"
@@ -38,6 +38,7 @@ def certify(
     seed: int = 0,
     choices: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    repeats_are_draws: bool = False,
     progress: bool | None = None,
 ) -> Certificate:
     """Bound the error rate of a coded network on new examples, and keep everything that shows it.
@@ -56,7 +57,9 @@ def certify(
         network: The trained module, which is not changed, or what `train_subspace` returned.
         batches: The n examples, independent draws, each once.
         architecture: What builds the network when called without arguments. Its constant buffers and frozen parameters
-            need no bits then; without it all buffers of floating-point type are coded. A SubspaceCode needs it.
+            need no bits then. Without it the network itself, its tensors apart, is taken for the architecture: all
+            buffers of floating-point type are coded, and tensors that could not be are refused. Numbers that training
+            left in other attributes are not seen: so give it where you can. A SubspaceCode needs it.
         loss_fn: Loss of (output, target) by which answers are seen; by default a LightningModule's own
             `training_step`, else cross-entropy.
         delta: δ, the probability of failure.
@@ -65,6 +68,9 @@ def certify(
         seed: Under which the architecture constructs what is not coded; a SubspaceCode has its own.
         choices: Number of alternatives of each choice that was made by looking at the examples, by name: log2 K bits.
         settings: Constructor's settings that the architecture was called with, to be kept with the certificate.
+        repeats_are_draws: Vouch for examples that are equal to others having been drawn so, as happens where inputs
+            have few values. By default they are refused: copies (of oversampling, of a sampler with replacement) are no
+            independent draws, and n would be too large.
         progress: Whether to show a progress bar on stderr; by default only where that is a terminal.
 
     Returns:
@@ -82,30 +88,48 @@ def certify(
     if isinstance(network, SubspaceCode):
         if architecture is None:
             raise ValueError("a SubspaceCode is certified with the architecture it was trained in; give architecture=")
-        skeleton = construct(architecture, network.seed)
+        building = architecture
+        skeleton = construct(building, network.seed)
         objective = objective_of(skeleton.module, batches, loss_fn)
+        require_answers_of_one_example(objective)
         code: Any = network
     else:
         trained = Skeleton(network)
         # Evaluated is what the architecture builds, not a copy of the trained object with whatever hangs on it.
         constructed = None if architecture is None else construct(architecture, seed)
-        working = construct(functools.partial(copy.deepcopy, network) if architecture is None else architecture, seed)
+        if architecture is None:
+            require_nothing_beside(trained)
+        building = functools.partial(copy.deepcopy, network) if architecture is None else architecture
+        working = construct(building, seed)
         differs = difference(trained.describe(), working.describe())
         if differs:
             raise MeasurementError(f"the network is not what the architecture builds: {differs}")
         objective = objective_of(working.module, batches, loss_fn)
+        # As constructed as well: weights that are coded coarsely may all be zero, which shows nothing.
+        require_answers_of_one_example(objective)
         code = code_weights(
             working, trained, constructed, objective, family=family, seed=seed, delta=delta, progress=progress
         )
         skeleton = constructed or working
-    checksum = skeleton.checksum(used_names(code, skeleton))
+    data = examples_fingerprint(objective.batches)
+    if data["repeated"] and not repeats_are_draws:
+        raise MeasurementError(
+            f"{data['repeated']} of {objective.n_examples} examples are equal to an earlier one. Copies are no "
+            "independent draws, and the bound would be too small: give each example once (no oversampling, no sampler "
+            "with replacement). If they were drawn so, as happens where inputs have few values, say "
+            "repeats_are_draws=True (--repeats-are-draws)"
+        )
     payload = payload_of(code, skeleton)
-    skeleton.load(tensors_of(code, skeleton))
-    count = count_wrong(objective_of(skeleton.module, objective.batches, loss_fn))
+    described = skeleton.describe() | {"settings": dict(settings or {})}
+    described["constructed"] = skeleton.checksum(used_names(code, skeleton))
+    # As the verifier does: a network constructed anew, what the bytes decode to, and nothing of what led to them.
+    network = decode_payload(code.settings(), payload, described, building)
+    final = objective_of(network, objective.batches, loss_fn)
+    count = count_wrong(final)
+    require_answers_of_one_example(final)
     bound = claimable(
         wrong=count.wrong, n=count.n, payload_bits=8 * len(payload), delta=delta, method=method, choices=charged
     )
-    described = skeleton.describe() | {"settings": dict(settings or {}), "constructed": checksum}
     return Certificate(
         bound=bound,
         wrong=count.wrong,
@@ -117,7 +141,7 @@ def certify(
         payload=payload,
         codec=code.settings(),
         architecture=described,
-        data=examples_fingerprint(objective.batches),
+        data=data,
         loss=str(objective.describe()["loss"]).split(",")[0],
         versions={"landscape": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
     )

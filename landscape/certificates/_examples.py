@@ -29,6 +29,8 @@ def examples_fingerprint(batches: Sequence[Any]) -> dict[str, Any]:
 
 def _digests(batch: Any) -> list[bytes]:
     count = n_examples(batch)
+    if not count:
+        return []
     shared, columns = hashlib.sha256(), []
     for leaf in leaves(batch):
         if isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and leaf.shape[0] == count:
@@ -37,7 +39,9 @@ def _digests(batch: Any) -> list[bytes]:
         elif isinstance(leaf, torch.Tensor):
             shared.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode() + _bytes(leaf).tobytes())
         else:
-            shared.update(repr(leaf).encode())
+            # repr of a large array leaves out what is in the middle.
+            whole = isinstance(leaf, np.ndarray)
+            shared.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes() if whole else repr(leaf).encode())
     rows = np.concatenate(columns, axis=1) if columns else np.zeros((count, 0), dtype=np.uint8)
     prefix = shared.digest()
     return [hashlib.sha256(prefix + row.tobytes()).digest() for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -117,12 +118,17 @@ def write(certificate: Certificate, path: Path) -> None:
     Args:
         certificate: The certificate.
         path: Where.
+
+    Raises:
+        FileError: It cannot be written there.
     """
     content = to_bytes(certificate)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(content)
         beside.replace(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -130,9 +136,13 @@ def write(certificate: Certificate, path: Path) -> None:
 def _certificate(header: bytes, payload: bytes, name: str) -> Certificate:
     """Build it from what is, by the checksum, the header as somebody wrote it: which may still be nonsense."""
     try:
-        fields = json.loads(header, parse_constant=_no_number)
+        text = header.decode()
+        fields = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_object)
+        json.dumps(fields, ensure_ascii=False).encode()  # half of a surrogate pair is no character
     except ValueError as error:
-        raise FileError(f"{name} has a header that is no JSON: {error}") from error
+        raise FileError(f"{name} has a header that is no JSON of a certificate: {str(error)[:200]}") from error
+    except RecursionError:
+        raise FileError(f"{name} has a header that is nested without end; no certificate has such a one") from None
     problem = _problem(fields)
     if problem:
         raise FileError(f"{name} has a header that is none of a certificate: {problem}")
@@ -146,19 +156,21 @@ def _problem(fields: Any) -> str:
         if key not in fields:
             return f"it has no {key!r}"
         if not isinstance(fields[key], types) or isinstance(fields[key], bool):
-            return f"{key!r} is {fields[key]!r}"
+            return f"{key!r} is {_short(fields[key])}"
     if not fields["n"] >= 1:
-        return f"n is {fields['n']}; a bound needs at least one example"
+        return f"n is {_short(fields['n'])}; a bound needs at least one example"
     if not 0 <= fields["wrong"] <= fields["n"]:
-        return f"{fields['wrong']} of {fields['n']} examples are said to be wrong"
+        return f"{_short(fields['wrong'])} of {_short(fields['n'])} examples are said to be wrong"
     if not 0 < fields["delta"] < 1:
-        return f"delta is {fields['delta']}; it must lie strictly between 0 and 1"
-    if not _describes(fields["architecture"], fields["data"]):
+        return f"delta is {_short(fields['delta'])}; it must lie strictly between 0 and 1"
+    if not 0 <= fields["bound"] <= 1:
+        return f"bound is {_short(fields['bound'])}; an error rate lies between 0 and 1"
+    if not _describes(fields["architecture"], fields["data"], fields["n"]):
         return "its architecture or its data are not described as they should be"
     if not _counts(fields["choices"]):
-        return f"choices are {fields['choices']}; expected whole numbers, 1 at least, by name"
+        return f"choices are {_short(fields['choices'])}; expected whole numbers, 1 at least, by name"
     if fields["classes"] is not None and fields["classes"] < 1:
-        return f"classes is {fields['classes']}"
+        return f"classes is {_short(fields['classes'])}"
     return ""
 
 
@@ -166,12 +178,33 @@ def _counts(choices: Mapping[str, Any]) -> bool:
     return all(isinstance(count, int) and not isinstance(count, bool) and count >= 1 for count in choices.values())
 
 
-def _describes(architecture: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+def _describes(architecture: Mapping[str, Any], data: Mapping[str, Any], n: int) -> bool:
     tensors, modules = architecture.get("tensors"), architecture.get("modules")
     rows = isinstance(tensors, list) and all(isinstance(row, list) and len(row) == 4 for row in tensors)
     names = isinstance(modules, list) and all(isinstance(name, str) for name in modules)
     settings = isinstance(architecture.get("settings"), dict) and isinstance(architecture.get("constructed"), str)
-    return rows and names and settings and isinstance(data.get("fingerprint"), str) and "repeated" in data
+    repeated = data.get("repeated")
+    counted = isinstance(repeated, int) and not isinstance(repeated, bool) and 0 <= repeated < n
+    return rows and names and settings and isinstance(data.get("fingerprint"), str) and counted
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 50 else text[:50] + "..."
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{_short(text)} is beyond all numbers of 64 bits")
+    return value
 
 
 def _no_number(text: str) -> NoReturn:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landscape._errors import MeasurementError
 from landscape.compression._entropy import Decoder, Integers, Sink
 from landscape.compression._integers import LARGEST_INTEGER, read_integers, write_integers
 
@@ -55,7 +56,12 @@ class GridTensor:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any], fineness: int) -> GridTensor:
-        """Round to a step of 2^−fineness root mean squares."""
+        """Round to a step of 2^−fineness root mean squares, and refuse what is not finite."""  # noqa: DOC501
+        if not np.isfinite(values).all():
+            raise MeasurementError(
+                "a buffer or frozen parameter holds NaN or infinite values, for which there is no code; where the "
+                "constructor makes them (a mask of −infinity), give architecture=, else mend the network"
+            )
         flat = values.astype(np.float64).ravel()
         step = nearest_step(math.sqrt(float(np.mean(flat**2))) * 2.0**-fineness if flat.size else 0.0)
         integers = np.clip(np.rint(flat / step_at(step)), -LARGEST_INTEGER, LARGEST_INTEGER)

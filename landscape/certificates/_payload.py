@@ -108,21 +108,6 @@ def read_payload(settings: Mapping[str, Any], payload: bytes, skeleton: Skeleton
     return code
 
 
-def check_architecture(certificate: Certificate, skeleton: Skeleton) -> None:
-    """Raise unless tensors and modules are those that the certificate was made with.
-
-    Args:
-        certificate: The certificate.
-        skeleton: The architecture.
-
-    Raises:
-        MeasurementError: They differ.
-    """
-    differs = difference(certificate.architecture, skeleton.describe())
-    if differs:
-        raise MeasurementError(f"this is another architecture: {differs}")
-
-
 def used_names(code: SubspaceCode | WeightsCode, skeleton: Skeleton) -> set[str]:
     """Return the tensors whose constructed values decoding does **not** use."""
     coded = set(code.others)
@@ -144,13 +129,35 @@ def decoded(certificate: Certificate, architecture: Architecture) -> nn.Module:
     Raises:
         MeasurementError: It is another architecture, it constructs other values, or the stream is damaged.
     """
-    seed = certificate.codec.get("seed")
+    return decode_payload(certificate.codec, certificate.payload, certificate.architecture, architecture)
+
+
+def decode_payload(
+    settings: Mapping[str, Any], payload: bytes, described: Mapping[str, Any], architecture: Architecture
+) -> nn.Module:
+    """Build a network from its stream.
+
+    Args:
+        settings: How the stream decodes.
+        payload: The stream.
+        described: The architecture that it was made for, as in `Certificate.architecture`.
+        architecture: What builds the network when called without arguments.
+
+    Returns:
+        The network, in eval mode, on the CPU.
+
+    Raises:
+        MeasurementError: It is another architecture, it constructs other values, or the stream is damaged.
+    """
+    seed = settings.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise MeasurementError(f"seed is {seed!r}; expected a whole number from 0 to 2^63 − 1")
     skeleton = construct(architecture, seed)
-    check_architecture(certificate, skeleton)
-    code = read_payload(certificate.codec, certificate.payload, skeleton)
-    if skeleton.checksum(used_names(code, skeleton)) != certificate.architecture.get("constructed"):
+    differs = difference(described, skeleton.describe())
+    if differs:
+        raise MeasurementError(f"this is another architecture: {differs}")
+    code = read_payload(settings, payload, skeleton)
+    if skeleton.checksum(used_names(code, skeleton)) != described.get("constructed"):
         raise MeasurementError(
             "the architecture constructs other values than when the certificate was made (initial weights, frozen "
             "parameters or buffers that the payload leaves to it): it has changed, draws from a generator that is not "

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.utils import _pytree as pytree
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
@@ -20,6 +21,8 @@ from landscape._parameters import trainable
 from landscape.isolation import isolated
 
 Architecture = Callable[[], nn.Module]
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 # Counts steps of training; in eval mode nothing depends on it (but for a momentum of None, in train mode alone).
 _COUNTER = "num_batches_tracked"
@@ -48,7 +51,10 @@ class Skeleton:
         self.layout = ParameterLayout.of(named)
         self.parameters = dict(named)
         named_rest = itertools.chain(module.named_parameters(), module.named_buffers())
-        rest = [pair for pair in named_rest if pair[0] not in self.parameters and not pair[0].endswith(_COUNTER)]
+        counters = {
+            f"{name}.{_COUNTER}".lstrip(".") for name, part in module.named_modules() if isinstance(part, _NormBase)
+        }
+        rest = [pair for pair in named_rest if pair[0] not in self.parameters and pair[0] not in counters]
         self.others = {name: tensor for name, tensor in rest if tensor.is_floating_point()}
         self.whole = {name: tensor for name, tensor in rest if not tensor.is_floating_point()}
 
@@ -152,6 +158,30 @@ def difference(claimed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         if len(mine) != len(theirs):
             return f"the certificate has {len(mine)} {what}s, this one {len(theirs)}"
     return ""
+
+
+def require_nothing_beside(skeleton: Skeleton) -> None:
+    """Refuse a network without an architecture that holds what no stream could, and no constructor gives.
+
+    Args:
+        skeleton: The trained network, which stands for its own architecture.
+
+    Raises:
+        MeasurementError: It has buffers of whole numbers, or tensors that are neither parameters nor buffers.
+    """
+    held = {id(tensor) for tensor in itertools.chain(skeleton.module.parameters(), skeleton.module.buffers())}
+    beside = [
+        f"{name}.{key}".lstrip(".")
+        for name, part in skeleton.module.named_modules()
+        for key, value in vars(part).items()
+        for leaf in pytree.tree_leaves(value if key not in _REGISTRIES else None)
+        if isinstance(leaf, (torch.Tensor, np.ndarray)) and id(leaf) not in held
+    ]
+    for name in [*skeleton.whole, *beside]:
+        raise MeasurementError(
+            f"{name!r} holds whole numbers, or values that are neither parameters nor buffers, which no stream here "
+            "has; whether they were learnt cannot be seen without knowing what builds the network. Give architecture="
+        )
 
 
 def array_of(tensor: torch.Tensor) -> npt.NDArray[np.float64]:

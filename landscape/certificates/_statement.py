@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from landscape.certificates._certificate import Certificate
 
 
@@ -40,7 +42,7 @@ def _parts(certificate: Certificate) -> list[str]:
         f"  method      {certificate.method}",
     ]
     if certificate.choices:
-        chosen = ", ".join(f"{name}, one of {count}" for name, count in certificate.choices.items())
+        chosen = ", ".join(f"{_plain(name)}, one of {count}" for name, count in certificate.choices.items())
         lines.append(f"  charged     {chosen}")
     return lines
 
@@ -48,21 +50,35 @@ def _parts(certificate: Certificate) -> list[str]:
 def _assumptions(certificate: Certificate) -> list[str]:
     repeated = certificate.data["repeated"]
     draws = (
-        f"- the {certificate.n} examples are independent draws from where the new ones come from, none of them made "
+        f"- the {certificate.n} examples are independent draws from where the new ones come from: none is a copy or a "
+        "variant of another, or another part of the same document, person or recording"
     )
-    draws += "from another"
     if repeated:
-        draws += f" ({repeated} of them are equal to an earlier one)"
-    fixed = [] if "architecture" in certificate.choices else ["the architecture"]
+        draws += f" ({repeated} of them are equal to an earlier one; somebody vouches that they were drawn so)"
+    fixed = (
+        []
+        if "architecture" in certificate.choices
+        else ["the architecture, with all that its code holds and how it sees an example (scaling, vocabulary)"]
+    )
     named = {**certificate.architecture["settings"], **certificate.codec, "delta": certificate.delta}
-    fixed += [f"{name} = {value}" for name, value in named.items() if name not in certificate.choices]
+    fixed += [f"{_plain(name)} = {_plain(value)}" for name, value in named.items() if name not in certificate.choices]
     lines = [
         draws + ";",
         "- these were fixed before anybody looked at the examples, or chosen without them: " + ", ".join(fixed) + ";",
     ]
     if certificate.choices:
-        lines.append("- these were chosen from no more alternatives than charged: " + ", ".join(certificate.choices))
+        lines.append(
+            "- these were chosen from no more alternatives than charged: " + ", ".join(map(_plain, certificate.choices))
+        )
     else:
         lines.append("- nothing outside of the payload was chosen by looking at the examples")
+    lines[-1] += ";"
+    lines.append("- an answer is computed from its example alone, without looking at the right answer")
     lines[-1] += "."
     return lines
+
+
+def _plain(value: Any) -> str:
+    """Return what a file says as text without control characters, with which it could write lines of its own."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

@@ -16,6 +16,10 @@ from landscape.certificates._projection import Floats, Integers, Projection
 from landscape.compression._entropy import Decoder, Sink
 
 STARTS = ("initial", "zero")
+LARGEST_DENSE = 2**26
+"""Signs of a dense A."""
+
+_LARGEST_SPARSE = 2**30
 _LARGEST = 8
 _WIDTH = 3  # of the largest level, which is 1 to 8
 
@@ -58,7 +62,15 @@ class SubspaceCode(Result):
         return projection.weights(start, self.integers, step_at(self.step))
 
     def write(self, sink: Sink) -> None:
-        """Write m, the step and θ; the settings are known to the reader."""
+        """Write m, the step and θ; the settings are known to the reader.
+
+        Raises:
+            ValueError: A coordinate is no level.
+        """
+        if self.integers.size and np.abs(self.integers).max() > self.largest:
+            raise ValueError(
+                f"a coordinate of {np.abs(self.integers).max()} steps is beyond the last of {self.largest}"
+            )
         sink.uniform(self.largest - 1, _WIDTH)
         write_step(sink, self.step)
         sink.adaptive(self.integers + self.largest, 2 * self.largest + 1)
@@ -107,6 +119,14 @@ def require_settings(settings: Mapping[str, Any], layout: ParameterLayout) -> di
         )
     if taps is not None and (dimension is None or not _is_whole(taps, 1, dimension)):
         raise MeasurementError(f"taps is {taps!r}; a weight hears from 1 to all of {dimension} coordinates")
+    # A file that announces more than this would keep its reader busy for hours, or fill the memory.
+    terms = 0 if dimension is None else dimension if taps is None else taps
+    numbers, largest = terms * layout.total, LARGEST_DENSE if taps is None else max(_LARGEST_SPARSE, 8 * layout.total)
+    if numbers > largest:
+        raise MeasurementError(
+            f"dimension {dimension} and taps {taps} of {layout.total} weights draw {numbers} signs, expected at most "
+            f"{largest}; take fewer dimensions, or taps=8"
+        )
     return {"start": start, "seed": seed, "dimension": dimension, "taps": taps}
 
 

@@ -21,13 +21,12 @@ from landscape.certificates._grids import GridTensor, nearest_step, step_at
 from landscape.certificates._payload import payload_of
 from landscape.certificates._projection import Projection
 from landscape.certificates._skeleton import Architecture, Skeleton, array_of, construct
-from landscape.certificates._subspace import SubspaceCode, on_grid, require_levels, require_settings
+from landscape.certificates._subspace import LARGEST_DENSE, SubspaceCode, on_grid, require_levels, require_settings
 from landscape.objective import Objective
 
 FINENESS = range(2, 9)
 """Grids that are tried for running statistics: steps of 2^−k root mean squares."""
 
-_LARGEST_DENSE = 2**26  # signs
 _TAPS = 8
 
 
@@ -101,7 +100,7 @@ def train_subspace(
             f"{length_weight}; expected one epoch at least, positive finite numbers, and a weight of 0 or more"
         )
     skeleton = construct(architecture, seed)
-    if taps is None and dimension is not None and dimension * skeleton.layout.total > _LARGEST_DENSE:
+    if taps is None and dimension is not None and dimension * skeleton.layout.total > LARGEST_DENSE:
         taps = min(_TAPS, dimension)
     given = {"start": start, "seed": seed, "dimension": dimension, "taps": taps}
     settings = require_settings(given, skeleton.layout)

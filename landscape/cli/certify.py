@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from torch import nn
 
 from landscape._errors import LandscapeError
@@ -85,7 +86,11 @@ class _Choices(click.ParamType):
 @click.option("--length-weight", type=float, default=0.3, show_default=True, help="Weight of the code's length in it.")
 @click.option("--family", default="uniform-tensor", show_default=True, help="Code of a checkpoint's weights.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the construction and the subspace."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of the construction and the subspace.",
 )
 @loss_option
 @click.option("--delta", type=float, default=0.05, show_default=True, help="Probability of failure.")
@@ -99,6 +104,11 @@ class _Choices(click.ParamType):
 @click.option(
     "--choices", type=_Choices(), default={}, help="What was chosen by looking at the examples, as checkpoint=20,lr=3."
 )
+@click.option(
+    "--repeats-are-draws",
+    is_flag=True,
+    help="Examples that are equal to others were drawn so. By default they are refused: copies are no draws.",
+)
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Certificate to write, by custom .lsc.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(checkpoint: Path | None, claim: Path | None, as_json: bool, **options: Any) -> None:
@@ -108,8 +118,10 @@ def command(checkpoint: Path | None, claim: Path | None, as_json: bool, **option
     coded after training, or with --train one that is trained to take few bits. --data must be all the examples that
     the bound is of, each once. What --model, --data and --loss name is written package.module:name or file.py:name.
     """  # noqa: DOC501 - this text is what --help prints
-    if claim is not None and (checkpoint is not None or options["train"] or options["out"]):
-        raise click.UsageError("--verify takes --model, --data and --loss only")
+    if claim is not None and not _given() <= {"claim", "model", "data", "loss", "as_json"}:
+        raise click.UsageError("--verify takes --model, --data, --loss and --json only")
+    if claim is None and options["train"] != "subspace" and options["dimension"]:
+        raise click.UsageError("--dimension belongs to --train subspace")
     if claim is None and checkpoint is None and options["train"] is None:
         raise click.UsageError("give a CHECKPOINT, or --train, or a certificate to --verify")
     try:
@@ -119,6 +131,12 @@ def command(checkpoint: Path | None, claim: Path | None, as_json: bool, **option
             _certify(checkpoint, as_json, options)
     except ValueError as error:  # δ, a number of levels: what the user gave
         raise LandscapeError(str(error)) from error
+
+
+def _given() -> set[str]:
+    """Return the names of what the user has written on the command line."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
 
 
 def _verify(path: Path, as_json: bool, options: dict[str, Any]) -> None:
@@ -140,7 +158,7 @@ def _certify(checkpoint: Path | None, as_json: bool, options: dict[str, Any]) ->
     architecture = _architecture(options["model"], settings)
     batches = read_batches(options["data"])
     given = {"architecture": architecture, "settings": settings, "loss_fn": options["loss"]}
-    given |= {name: options[name] for name in ("delta", "method", "choices")}
+    given |= {name: options[name] for name in ("delta", "method", "choices", "repeats_are_draws")}
     if options["train"]:
         certificate = _train(architecture, batches, given, options)
     else:
@@ -162,8 +180,6 @@ def _train(
 ) -> Certificate:
     names = ("levels", "start", "taps", "epochs", "batch_size", "learning_rate", "length_weight", "seed", "delta")
     training = {name: options[name] for name in names} | {"loss_fn": options["loss"]}
-    if options["train"] == "grid" and options["dimension"]:
-        raise click.UsageError("--dimension belongs to --train subspace")
     dimensions = (None,) if options["train"] == "grid" else options["dimension"] or (200,)
     found = [
         certify(train_subspace(architecture, batches, dimension=dimension, **training), batches, **given)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from landscape._errors import MeasurementError
 from landscape.certificates import certify, train_subspace, verify
 
 
@@ -22,9 +23,8 @@ def certificate(cases):
 def test_order_and_cut_of_the_examples_do_not_matter(certificate, perceptron_case):
     x, y = perceptron_case.examples
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    verdict = verify(
-        certificate, perceptron_case.architecture, list(zip(x[order].split(77), y[order].split(77), strict=True))
-    )
+    cut = list(zip(x[order].split(77), y[order].split(77), strict=True))
+    verdict = verify(certificate, perceptron_case.architecture, [*cut[:3], (x[:0], y[:0]), *cut[3:]])
     assert verdict
     assert str(verdict).startswith("valid: the decoded network gets")
     assert verdict.to_dict()["certificate"]["bound"] == certificate.bound
@@ -42,7 +42,10 @@ def test_other_examples(certificate, perceptron_case):
 
 def test_repeated_examples_are_counted(perceptron_case):
     (x, y), rest = perceptron_case.batches
-    certificate = certify(perceptron_case.trained, [(x, y), rest, (x[:30], y[:30])])
+    batches = [(x, y), rest, (x[:30], y[:30])]
+    with pytest.raises(MeasurementError, match="30 of 2030 examples are equal to an earlier one"):
+        certify(perceptron_case.trained, batches)
+    certificate = certify(perceptron_case.trained, batches, repeats_are_draws=True)
     assert certificate.data["repeated"] == 30
     assert certificate.n == 2030
 

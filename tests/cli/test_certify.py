@@ -69,6 +69,14 @@ def fewer():
     return batches(500)
 
 
+def copied():
+    return batches() + batches(300)
+
+
+def narrow():
+    return [(x[:, :2], y) for x, y in batches()]
+
+
 nothing = []
 empty = [(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))]
 """
@@ -215,6 +223,11 @@ def test_a_certificate_that_does_not_hold_is_one_sentence_and_exit_1(runner, fol
         (("--loss", "mine.py:squared"), "batches", 1, "without an upper end"),
         (("--train", "subspace"), "batches", 1, "from 1 to 51 dimensions"),
         (("--train", "grid", "--levels", "4"), "batches", 1, "levels is 4"),
+        ((), "narrow", 1, "cannot be evaluated on these examples"),
+        ((), "copied", 1, "examples are equal to an earlier one"),
+        (("--out", "nowhere/a.lsc"), "batches", 1, "cannot be written: No such file"),
+        (("--dimension", "4"), "batches", 2, "--dimension belongs to --train subspace"),
+        (("--seed", str(2**63)), "batches", 2, "--seed"),
         (("--train", "grid", "--dimension", "4"), "batches", 2, "--dimension belongs to --train subspace"),
         (("--choices", "lr"), "batches", 2, "not of the form"),
         (("--choices", "lr=2,lr=3"), "batches", 2, "twice"),
@@ -228,6 +241,33 @@ def test_what_does_not_fit_is_one_sentence(runner, folder, options, data, code, 
     assert result.exit_code == code, result.output
     assert sentence in " ".join(result.stderr.split()).replace(" │ │ ", " ")
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("option", [("--delta", "0.05"), ("--choices", "lr=3"), ("--method", "exact"), ("--out", "b")])
+def test_verification_takes_no_settings_of_the_claim(runner, folder, option):
+    result = runner.invoke(
+        main,
+        [
+            "certify",
+            "--verify",
+            "a.lsc",
+            "--model",
+            f"{folder / 'mine.py'}:net",
+            "--data",
+            f"{folder / 'mine.py'}:batches",
+        ]
+        + list(option),
+    )
+    assert result.exit_code == 2
+    assert "--verify takes --model, --data, --loss and --json only" in " ".join(result.stderr.split())
+
+
+def test_examples_that_are_vouched_for(runner, folder):
+    options = ("net.pt", "--model", "mine.py:net", "--repeats-are-draws", "--out", "copied.lsc")
+    result = invoke(runner, folder, *options, data="copied")
+    assert result.exit_code == 0, result.output
+    assert "somebody vouches that they were drawn so" in result.stdout
+    assert invoke(runner, folder, "--verify", "copied.lsc", "--model", "mine.py:net", data="copied").exit_code == 0
 
 
 def test_there_must_be_something_to_certify(runner, folder):
