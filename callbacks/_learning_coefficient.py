@@ -15,7 +15,8 @@ from landscape.curvature._selection import modules
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
 from landscape.volume import LocalLearningCoefficient, learning_coefficient
-from landscape.volume._learning_coefficient import FLAGS, METHODS
+from landscape.volume._flags import FLAGS
+from landscape.volume._learning_coefficient import METHODS
 
 _SCALARS = {
     "learning_coefficient": "nβ (mean loss over the chains − loss), chains tethered to the weights",

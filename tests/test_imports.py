@@ -9,6 +9,8 @@ import landscape.averaging
 import landscape.bounds
 import landscape.callbacks
 import landscape.certificates
+import landscape.compression
+import landscape.connectivity
 import landscape.curvature
 import landscape.description
 import landscape.sharpness
@@ -58,6 +60,8 @@ def test_every_public_name_is_there():
         landscape.averaging,
         landscape.bounds,
         landscape.certificates,
+        landscape.compression,
+        landscape.connectivity,
         landscape.curvature,
         landscape.description,
         landscape.sharpness,
@@ -66,3 +70,5 @@ def test_every_public_name_is_there():
     ):
         for name in package.__all__:
             assert getattr(package, name) is not None
+        if package is not landscape:
+            assert sorted(package.__all__) == sorted(package._lazy_names)

@@ -12,4 +12,14 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     },
 )
 
-__all__ = ["Bits", "Code", "NoiseRadius", "bits", "decode", "encode", "noise_radius"]
+__all__ = [
+    "Bits",
+    "Code",
+    "NoiseRadius",
+    "QuantisationLaw",
+    "bits",
+    "decode",
+    "encode",
+    "noise_radius",
+    "quantisation_law",
+]

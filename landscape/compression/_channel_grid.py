@@ -26,9 +26,13 @@ from landscape.compression._scales import (
     write_coarse,
     write_kind,
 )
+from landscape.compression._symbols import read_symbols, write_symbols
 from landscape.compression._tensors import Array
 
 _FINEST = -16  # log2 of the finest knob
+
+# Weights of "no channel is zero" and "some are": usual layers, without one, pay next to nothing for the others.
+_ZERO_CHANNELS = np.array([255, 1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,9 +85,10 @@ class UniformChannel:
     which the layer before keeps a weight. Where the order is another, the units are only a detour.
 
     The stream has, for each tensor: the type and whether all is zero (2 bits); the knob, rounded to eight binary
-    digits (15 bits); whether the scales before are taken, where there are any (1 bit); each channel's scale, to
-    3 - log2(knob) digits after the leading one, at a fixed width, whatever its value; the integers with their
-    alphabet.
+    digits (15 bits); whether the scales before are taken, where there are any (1 bit); whether a channel is all zero
+    (1/177 bit where none is, else 8 bits and a flag for each channel); the scale of every other channel, to
+    3 - log2(knob) digits after the leading one, at a fixed width, whatever its value; the integers of all channels
+    with their alphabet.
     """
 
     name = "uniform-channel"
@@ -129,7 +134,7 @@ class UniformChannel:
                 write_coarse(sink, part.knob)
                 if part.offered:
                     sink.uniform(int(part.neurons is not None), 1)
-                sink.uniform(part.codes, Scales.width(mantissa_bits(part.knob), part.dtype))
+                _write_codes(sink, part.codes, Scales.width(mantissa_bits(part.knob), part.dtype))
                 write_integers(sink, part.integers)
 
     def read(self, layout: ParameterLayout, source: Decoder) -> list[ChannelGrid]:
@@ -151,19 +156,44 @@ class UniformChannel:
             dtype, zero = read_kind(source)
             if not zero and not size:
                 raise MeasurementError(damaged(f"tensor '{name}' has no elements, of which one is not zero", "none"))
-            part = _zero(shape, dtype) if zero else _read(source, shape, size, dtype, before)
+            part = _zero(shape, dtype) if zero else _read(source, name, shape, size, dtype, before)
             parts.append(part)
             if len(shape) >= 2:
                 before = _neurons(part)
         return parts
 
 
-def _read(source: Decoder, shape: tuple[int, ...], size: int, dtype: DType, before: Neurons | None) -> ChannelGrid:
+def _read(
+    source: Decoder, name: str, shape: tuple[int, ...], size: int, dtype: DType, before: Neurons | None
+) -> ChannelGrid:
     knob = read_coarse(source)
     offered = fold_of(shape, before).linked
     neurons = before if offered and source.uniform(1, 1)[0] else None
-    codes = source.uniform(fold_of(shape, neurons).sizes[0], Scales.width(mantissa_bits(knob), dtype))
+    codes = _read_codes(source, fold_of(shape, neurons).sizes[0], Scales.width(mantissa_bits(knob), dtype))
+    if not codes.any():
+        raise MeasurementError(damaged(f"tensor '{name}' announces weights, and all its scales are zero", "one above"))
     return ChannelGrid(read_integers(source, size), knob, codes, neurons, offered, shape, dtype)
+
+
+def _write_codes(sink: Sink, codes: Integers, width: int) -> None:
+    """Write the scales of the channels that are not zero: an embedding may have few of these among many."""
+    live = (codes > 0).astype(np.int64)
+    some_zero = not live.all()
+    sink.static(np.array([int(some_zero)]), _ZERO_CHANNELS)
+    if some_zero:
+        write_symbols(sink, live, np.bincount(live, minlength=2))
+        codes = codes[live == 1]
+    sink.uniform(codes, width)
+
+
+def _read_codes(source: Decoder, count: int, width: int) -> Integers:
+    """Read what `_write_codes` wrote, for so many channels."""
+    live = np.ones(count, dtype=np.int64)
+    if source.static(1, _ZERO_CHANNELS)[0]:
+        live = read_symbols(source, count, 2)
+    codes = np.zeros(count, dtype=np.int64)
+    codes[live == 1] = source.uniform(int(live.sum()), width)
+    return codes
 
 
 def _round(

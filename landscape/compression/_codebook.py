@@ -165,23 +165,24 @@ def _share(array: Array, count: int) -> CodebookTensor:
     digits = math.ceil(math.log2(count)) + _DIGITS
     unit = in_type(math.ldexp(scale, -digits), array.dtype)
     # First by the scale, which leaves numbers near 1 whatever the unit.
-    values = array.ravel().astype(np.float64) / scale
     in_units = scale / unit
-    levels = np.unique(np.rint(_centres(values, count) * in_units)).astype(np.int64)
-    symbols = np.searchsorted((levels[1:] + levels[:-1]) / 2, values * in_units)
-    used, symbols = np.unique(symbols, return_inverse=True)
-    levels = levels[used]
+    levels = np.unique(np.rint(_centres(array, scale, count) * in_units)).astype(np.int64)
+    values = array.ravel() / np.float64(scale)
+    values *= in_units
+    symbols = np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
+    used = np.bincount(symbols, minlength=len(levels)) > 0
+    levels, symbols = levels[used], (used.cumsum() - 1)[symbols]
     if not levels.any():
         return _zero(array.shape, array.dtype)
-    return CodebookTensor(levels, unit, symbols.ravel().astype(np.int64), array.shape, array.dtype)
+    return CodebookTensor(levels, unit, symbols, array.shape, array.dtype)
 
 
-def _centres(values: Floats, count: int) -> Floats:
-    """Return the means of at most so many clusters of the values."""
+def _centres(array: Array, scale: float, count: int) -> Floats:
+    """Return the means of at most so many clusters of the elements, in units of the scale."""
     from sklearn.cluster import KMeans  # takes a second, which other families need not
     from sklearn.exceptions import ConvergenceWarning
 
-    points, weights = _points(values)
+    points, weights = _points(array, scale)
     if len(points) <= count:
         return points
     kmeans = KMeans(count, init=_first(points, weights, count)[:, None], n_init=1, max_iter=100, random_state=0)
@@ -191,13 +192,14 @@ def _centres(values: Floats, count: int) -> Floats:
         return kmeans.fit(points[:, None], sample_weight=weights).cluster_centers_.ravel()
 
 
-def _points(values: Floats) -> tuple[Floats, Floats]:
+def _points(array: Array, scale: float) -> tuple[Floats, Floats]:
     """Return the different values with their counts; of too many, the means of bins of equal width or equal count."""
-    points, counts = np.unique(values, return_counts=True)
+    different, counts = np.unique(array, return_counts=True)  # sorted in its own type: half of float64's memory
+    points = different / np.float64(scale)
     if len(points) <= _MOST_POINTS:
         return points, counts.astype(np.float64)
     width = (points[-1] - points[0]) / (_MOST_POINTS // 2)
-    bins = np.floor((points - points[0]) / width) + np.floor(counts.cumsum() / (len(values) / (_MOST_POINTS // 2)))
+    bins = np.floor((points - points[0]) / width) + np.floor(counts.cumsum() / (array.size / (_MOST_POINTS // 2)))
     starts = np.flatnonzero(np.diff(bins, prepend=-1))
     weights = np.add.reduceat(counts, starts).astype(np.float64)
     return np.add.reduceat(points * counts, starts) / weights, weights

@@ -11,7 +11,6 @@ proportion to weights that both sides know.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,19 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape._errors import MeasurementError
+from landscape.compression._blocks import blocks, interleaved, lags
 from landscape.compression._lengths import PIECE, frequencies, kt_bits, static_bits
 
 Integers = npt.NDArray[np.int64]
-
-# The counts are brought up to date after each block, and a block is a fraction of what has gone by. A short
-# sequence is thus coded symbol by symbol; at a million symbols some 130 vectorised calls do. Counts that lag by
-# a fraction f raise what the model pays for learning, half a logarithm of the length for each symbol of the
-# alphabet, by f/2 of it.
-_BLOCK_FRACTION = 1 / 16
-_LONG_BLOCK_FRACTION = 1 / 4
-_LONG_BLOCKS_FROM = 2**12
-# Two symbols are encoded in one call with counts that never lag; so it is the decoder alone that blocks are for.
-_BINARY_BLOCKS_FROM = 2**10
 
 _CHUNK = 16  # bits of one uniform symbol; constriction's models have 24 bits of precision
 
@@ -66,18 +56,18 @@ class Encoder:
         """Write symbols in [0, size) by the Krichevsky-Trofimov estimator, its counts renewed block by block."""
         if size < 2:
             return
-        symbols = symbols[_interleaved(len(symbols), size)]
+        symbols = symbols[interleaved(len(symbols), size)]
         narrow = symbols.astype(np.int32)
         if size == 2:
             # The probabilities of all blocks are known here, and go to the coder in one call.
             starts = np.arange(len(symbols))
-            for start, stop in _blocks(len(symbols), size) if _lags(len(symbols), size) else ():
+            for start, stop in blocks(len(symbols), size) if lags(len(symbols), size) else ():
                 starts[start:stop] = start
             seen = (symbols.cumsum() - symbols)[starts]
             self._coder.encode(narrow, constriction.stream.model.Bernoulli(perfect=False), _share(seen, starts))
             return
         weights = np.ones(size)
-        for start, stop in _blocks(len(symbols), size):
+        for start, stop in blocks(len(symbols), size):
             self._coder.encode(narrow[start:stop], _model(weights))
             _count(weights, symbols[start:stop])
 
@@ -135,7 +125,7 @@ class Decoder:
         if size < 2:
             return symbols
         weights = np.ones(size)
-        for start, stop in _blocks(count, size):
+        for start, stop in blocks(count, size):
             if size == 2:
                 share = float(_share(weights[1] // 2, start))
                 model = constriction.stream.model.Bernoulli(share, perfect=False)
@@ -145,7 +135,7 @@ class Decoder:
             symbols[start:stop] = block
             _count(weights, block)
         ordered = np.empty_like(symbols)
-        ordered[_interleaved(count, size)] = symbols
+        ordered[interleaved(count, size)] = symbols
         return ordered
 
     def static(self, count: int, weights: Integers) -> Integers:
@@ -238,35 +228,6 @@ def _count(weights: npt.NDArray[np.float64], block: Integers) -> None:
         weights[block[0]] += 2
     else:
         weights += 2 * np.bincount(block, minlength=len(weights))
-
-
-def _blocks(count: int, size: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < count:
-        fraction = _BLOCK_FRACTION if start < _LONG_BLOCKS_FROM else _LONG_BLOCK_FRACTION
-        length = 1 if size == 2 and start < _BINARY_BLOCKS_FROM else max(1, int(start * fraction))
-        stop = min(count, start + length)
-        yield start, stop
-        start = stop
-
-
-def _lags(count: int, size: int) -> bool:
-    """Say whether so many symbols have blocks of more than one."""
-    return count > _BINARY_BLOCKS_FROM if size == 2 else count * _BLOCK_FRACTION > 2
-
-
-def _interleaved(count: int, size: int) -> Integers | slice:
-    """Return the order in which the adaptive model takes symbols: with a stride, so that every block sees the whole.
-
-    The ideal length knows no order, but lagging counts do: channels that are zero one after another, and then are not,
-    would cost 12 % more than it.
-    """
-    if not _lags(count, size):
-        return slice(None)
-    stride = int(count * 0.618034)
-    while math.gcd(stride, count) > 1:
-        stride += 1
-    return np.arange(count) * stride % count
 
 
 def _chunks(width: int) -> Iterator[tuple[int, int]]:

@@ -22,8 +22,6 @@ LARGEST_INTEGER = 2**52  # float64 has all integers up to here, so rounding w / 
 _SHIFT_WIDTH = 6
 _ZERO = np.zeros(1, dtype=np.int64)
 
-__all__ = ["LARGEST_INTEGER", "MAX_ALPHABET", "read_integers", "read_natural", "write_integers", "write_natural"]
-
 
 def nearest_integers(name: str, scaled: npt.NDArray[np.float64]) -> Integers:
     """Round what a tensor is in units of its steps to the nearest integers.

@@ -37,6 +37,12 @@ class LowRank:
     right: Integers
     digits: Integers
 
+    @classmethod
+    def nothing(cls, shape: tuple[int, ...]) -> LowRank:
+        """Return the matrix of rank 0 of a tensor's shape."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none.reshape(shape[0], 0), none.reshape(math.prod(shape[1:]), 0), none)
+
     def product(self) -> Floats:
         """Return the matrix, the same to the last bit on every machine.
 
@@ -46,31 +52,29 @@ class LowRank:
         if not len(self.digits):
             return np.zeros((len(self.left), len(self.right)))
         most = int(self.digits.max())
-        left = np.ldexp(self.left.astype(np.float64), (most - self.digits)[None, :])
-        right = self.right.astype(np.float64)
-        if float(np.abs(left).sum(axis=1).max(initial=0)) * float(np.abs(right).max(initial=0)) < _EXACT:
+        left, right = self.left.astype(np.float64), self.right.astype(np.float64)
+        np.ldexp(left, (most - self.digits)[None, :], out=left)
+        # Row by row, as the absolute values of the whole would be one more copy of it.
+        longest = max((float(np.abs(row).sum()) for row in left), default=0.0)
+        if longest * float(max(right.max(initial=0), -right.min(initial=0))) < _EXACT:
             total = left @ right.T
         else:
             total = np.zeros((len(left), len(right)))
             for direction in range(len(self.digits)):
                 total += left[:, direction, None] * right[None, :, direction]
-        return np.ldexp(total, -most)
+        return np.ldexp(total, -most, out=total)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decomposition:
-    """A matrix in units of its root mean square, and its singular value decomposition.
+    """The singular value decomposition of a matrix in units of its root mean square.
 
     Attributes:
-        scale: The root mean square.
-        matrix: The matrix over it, shape (rows, columns).
         left: Left singular vectors, shape (rows, rank).
         values: Singular values, descending, shape (rank,).
         right: Right singular vectors, shape (columns, rank).
     """
 
-    scale: float
-    matrix: Floats
     left: Floats
     values: Floats
     right: Floats
@@ -122,12 +126,15 @@ def decomposition(array: Array) -> Decomposition:
         weakref.finalize(array, _known.pop, key, None)
     elif _known[key][0] == digest:
         return _known[key][1]
-    scale = root_mean_square(array)
-    matrix = array.reshape(len(array), -1).astype(np.float64) / scale
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    found = Decomposition(scale, matrix, left, values, right.T)
+    left, values, right = np.linalg.svd(as_matrix(array), full_matrices=False)
+    found = Decomposition(left, values, right.T)
     _known[key] = digest, found
     return found
+
+
+def as_matrix(array: Array) -> Floats:
+    """Return a tensor that is not all zero as the matrix of dimension 0 by the rest, in its root mean squares."""
+    return array.reshape(len(array), -1) / np.float64(root_mean_square(array))
 
 
 def is_matrix(shape: tuple[int, ...]) -> bool:

@@ -16,6 +16,7 @@ from landscape.compression._integers import nearest_integers, read_integers, wri
 from landscape.compression._low_rank import (
     Decomposition,
     LowRank,
+    as_matrix,
     decomposition,
     is_matrix,
     read_low_rank,
@@ -162,7 +163,7 @@ def _split(name: str, array: Array, knob: float) -> LowRankGridTensor | GridTens
     relative = step / scale
     rank, coarsening = _rank(parts, relative)
     low_rank = parts.rounded(name, rank, math.ldexp(relative, coarsening))
-    rest = parts.matrix / relative - np.ldexp(low_rank.product(), coarsening)
+    rest = as_matrix(array) / relative - np.ldexp(low_rank.product(), coarsening)
     integers = nearest_integers(name, rest.ravel())
     if not (integers.any() or len(low_rank.digits)):
         return _zero(array.shape, array.dtype)
@@ -171,7 +172,7 @@ def _split(name: str, array: Array, knob: float) -> LowRankGridTensor | GridTens
 
 def _rank(parts: Decomposition, step: float) -> tuple[int, int]:
     """Return the rank with the least bits and noise, and how many times the factors' step is twice the grid's."""
-    rows, columns = parts.matrix.shape
+    rows, columns = len(parts.left), len(parts.right)
     noise = step**2 / 12
     energies = parts.values**2
     ranks = np.arange(len(energies) + 1)
@@ -189,6 +190,4 @@ def _rank(parts: Decomposition, step: float) -> tuple[int, int]:
 
 
 def _zero(shape: tuple[int, ...], dtype: DType) -> LowRankGridTensor:
-    rows, columns, none = shape[0], math.prod(shape[1:]), np.zeros(0, dtype=np.int64)
-    nothing = LowRank(none.reshape(rows, 0), none.reshape(columns, 0), none)
-    return LowRankGridTensor(nothing, 0, np.zeros(rows * columns, dtype=np.int64), 0.0, shape, dtype)
+    return LowRankGridTensor(LowRank.nothing(shape), 0, np.zeros(math.prod(shape), dtype=np.int64), 0.0, shape, dtype)

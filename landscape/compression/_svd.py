@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -126,7 +125,7 @@ def _read(source: Decoder, name: str, shape: tuple[int, ...]) -> SVDTensor | Gri
         return read_grid(source, name, shape)
     dtype, zero = read_kind(source)
     if zero:
-        return SVDTensor(_nothing(shape), 0.0, shape, dtype)
+        return SVDTensor(LowRank.nothing(shape), 0.0, shape, dtype)
     step = read_scale(source, name, dtype)
     return SVDTensor(read_low_rank(source, name, shape), step, shape, dtype)
 
@@ -136,14 +135,9 @@ def _truncate(name: str, array: Array, knob: float) -> SVDTensor | GridTensor:
     if not is_matrix(array.shape):
         return round_to_grid(name, array, knob * scale)
     if scale == 0:
-        return SVDTensor(_nothing(array.shape), 0.0, array.shape, array.dtype)
+        return SVDTensor(LowRank.nothing(array.shape), 0.0, array.shape, array.dtype)
     parts = decomposition(array)
     step = in_type(knob * scale, array.dtype)
-    noise = sum(parts.matrix.shape) * (step / scale) ** 2 / 12
+    noise = (len(parts.left) + len(parts.right)) * (step / scale) ** 2 / 12
     low_rank = parts.rounded(name, int((parts.values**2 > noise).sum()), step / scale)
     return SVDTensor(low_rank, step if len(low_rank.digits) else 0.0, array.shape, array.dtype)
-
-
-def _nothing(shape: tuple[int, ...]) -> LowRank:
-    none = np.zeros(0, dtype=np.int64)
-    return LowRank(none.reshape(shape[0], 0), none.reshape(math.prod(shape[1:]), 0), none)

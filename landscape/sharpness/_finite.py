@@ -15,6 +15,6 @@ def require_finite(value: torch.Tensor, what: str) -> None:
     """
     if not torch.isfinite(value):
         raise MeasurementError(
-            f"the {what} on the measured examples is {float(value)}, so there is no sharpness around it; look at the "
-            "weights, the learning rate and the data"
+            f"the {what} on the measured examples is {float(value)}, so nothing can be measured around these weights; "
+            "check them, the learning rate and the data"
         )

@@ -13,14 +13,12 @@ from landscape._results import Result
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
 from landscape.volume._chains import effective_sample_size, mean_error, split_rhat
+from landscape.volume._flags import flags
 from landscape.volume._langevin import run_chain
 from landscape.volume._posterior import LocalPosterior
 from landscape.volume._tuning import Tuned, tune
 
 METHODS = ("sgld", "rmsprop", "mala")
-FLAGS = ("diverged", "large_step", "gradient_noise", "not_mixed", "negative")
-_LARGE_STIFFNESS, _LEAST_ACCEPTANCE, _LEAST_ADJUSTED = 0.5, 0.5, 0.2
-_LARGEST_NOISE, _LARGEST_RHAT, _LEAST_ESS, _LEAST_EQUILIBRIUM = 0.2, 1.05, 10, 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +230,7 @@ def sample(
         method=method,
         seed=seed,
         evaluations=tuned.evaluations + sum(run.evaluations for run in runs),
-        flags=_flags(len(runs), recorded, tuned, (acceptance, equilibrium, noise), (value, stderr, rhat, ess)),
+        flags=flags(len(runs), recorded, tuned, (acceptance, equilibrium, noise), (value, stderr, rhat, ess)),
     )
 
 
@@ -242,26 +240,3 @@ def _gradient_noise(posterior: LocalPosterior, tuned: Tuned) -> float:
     scale = tuned.proposal.scale
     variance = posterior.noise if scale is None else posterior.noise * scale
     return tuned.proposal.step / 4 * posterior.nbeta**2 * float(variance.double().mean())
-
-
-def _flags(
-    chains: int,
-    recorded: np.ndarray,
-    tuned: Tuned,
-    dynamics: tuple[float, float, float],
-    found: tuple[float, float, float, float],
-) -> tuple[str, ...]:
-    acceptance, equilibrium, noise = dynamics
-    value, stderr, rhat, ess = found
-    adjusted = tuned.proposal.adjusted
-    # Comparisons are written so that a NaN raises its flag.
-    least = _LEAST_ADJUSTED if adjusted else _LEAST_ACCEPTANCE
-    mixed = rhat <= _LARGEST_RHAT and ess >= _LEAST_ESS * chains and equilibrium >= _LEAST_EQUILIBRIUM
-    raised = {
-        "diverged": not np.isfinite(recorded).all(),
-        "large_step": not acceptance >= least or (not adjusted and tuned.stiffness > _LARGE_STIFFNESS),
-        "gradient_noise": noise > _LARGEST_NOISE,
-        "not_mixed": not mixed,
-        "negative": value < -2 * stderr,
-    }
-    return tuple(name for name in FLAGS if raised[name])

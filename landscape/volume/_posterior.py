@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
 from collections.abc import Iterable, Sequence
@@ -74,8 +75,8 @@ class LocalPosterior:
 
     def with_temperature(self, nbeta: float, gamma: float) -> LocalPosterior:
         """Return the same posterior with other nβ and γ, without new evaluations."""
-        other = LocalPosterior.__new__(LocalPosterior)
-        other.__dict__.update(self.__dict__ | {"nbeta": nbeta, "gamma": gamma})
+        other = copy.copy(self)
+        other.nbeta, other.gamma = nbeta, gamma
         return other
 
     def start(self) -> torch.Tensor:

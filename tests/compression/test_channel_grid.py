@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from landscape.compression import decode, encode
+from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
+from landscape.compression import Code, decode, encode
 from landscape.compression._channel_grid import UniformChannel
 from landscape.compression._channels import Scales, mantissa_bits
-from landscape.compression._scales import coarse
+from landscape.compression._entropy import Encoder
+from landscape.compression._integers import write_integers
+from landscape.compression._scales import coarse, write_coarse, write_kind
 
 FAMILY = UniformChannel()
 
@@ -105,3 +109,31 @@ def test_knobs_have_eight_digits():
     assert coarse(1 / 3) == pytest.approx(1 / 3, rel=2**-8)
     assert coarse(1e-60) > 0
     assert np.isfinite(coarse(1e60))
+
+
+def test_channels_of_zeros_cost_a_flag():
+    """An embedding of which few rows were ever trained: a flag a row, at its entropy, and no scales."""
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(100, 16)).astype(np.float32)
+    table = np.zeros((20000, 16), dtype=np.float32)
+    table[rng.choice(20000, 100, replace=False)] = few
+    alone, among = (encode({"w": array}, 0.5, family="uniform-channel") for array in (few, table))
+    share = 100 / 20000
+    places = -20000 * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    # The integers' own places cost sixteen times as much: their alphabet knows nothing of rows.
+    assert among.ideal_bits - alone.ideal_bits < 17 * places + 100
+    assert among.ideal_bits < 20000
+    assert (decode(among)["w"][table.any(axis=1)] != 0).any(axis=1).all()
+    assert not decode(among)["w"][~table.any(axis=1)].any()
+
+
+def test_a_stream_without_any_scale_is_refused():
+    dtype = np.dtype(np.float32)
+    encoder = Encoder()
+    write_kind(encoder, dtype, False)
+    write_coarse(encoder, 0.5)
+    encoder.static(np.array([0]), np.array([255, 1]))
+    encoder.uniform(np.zeros(3), Scales.width(mantissa_bits(0.5), dtype))
+    write_integers(encoder, np.arange(12))
+    with pytest.raises(MeasurementError, match="'w' announces weights, and all its scales are zero"):
+        decode(Code(encoder.payload(), ParameterLayout(("w",), ((3, 4),)), "uniform-channel"))

@@ -10,15 +10,10 @@ from hypothesis.extra import numpy as hnp
 
 from landscape import MeasurementError
 from landscape.compression._entropy import Decoder, Encoder, Meter
-from landscape.compression._integers import (
-    LARGEST_INTEGER,
-    MAX_ALPHABET,
-    read_integers,
-    read_natural,
-    write_integers,
-    write_natural,
-)
+from landscape.compression._integers import LARGEST_INTEGER, read_integers, write_integers
 from landscape.compression._lengths import kt_bits
+from landscape.compression._naturals import read_natural, write_natural
+from landscape.compression._symbols import MAX_ALPHABET
 
 
 def ideal(integers: np.ndarray) -> float:

@@ -14,7 +14,6 @@ import torch
 from landscape import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.compression import Bits, _rungs, bits, decode, encode
-from landscape.compression._families import FAMILIES
 from landscape.compression._grid import UniformTensor
 
 
@@ -189,79 +188,6 @@ def test_the_measured_rungs_are_the_ladders_own():
     for index, tolerance in enumerate(result.tolerances):
         kept = result.rung_ideal_bits[result.rung_rise <= tolerance]
         assert result.ideal_bits[index] == pytest.approx(kept.min(), rel=1e-12)
-
-
-class Levels:
-    """A family unlike the grid: few rungs, knobs that grow from coarse to fine, nothing zero at the coarsest."""
-
-    name = "levels"
-
-    def ladder(self, layout: ParameterLayout) -> np.ndarray:
-        return np.array([1.0, 2, 3, 5, 8, 12, 20, 40])
-
-    def quantise(self, arrays, knob):
-        assert knob in self.ladder(None)
-        grid = UniformTensor()
-        ranges = {name: float(np.ptp(array)) for name, array in arrays.items()}
-        parts = grid.quantise_at(arrays, {name: width / knob for name, width in ranges.items()})
-        return [(part, knob) for part in parts]
-
-    def restore(self, parts):
-        # Half a step up, so that the coarsest code is no network of zeros.
-        return [part.restore() + 0.5 * (knob == 1) for part, knob in parts]
-
-    def write(self, parts, sink):
-        for part, knob in parts:
-            sink.uniform(int(knob), 6)
-            UniformTensor().write([part], sink)
-
-    def read(self, layout, source):
-        parts = []
-        for name, shape in zip(layout.names, layout.shapes, strict=True):
-            knob = float(source.uniform(1, 6)[0])
-            parts += [(part, knob) for part in UniformTensor().read(ParameterLayout((name,), (shape,)), source)]
-        return parts
-
-
-@pytest.fixture
-def levels(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "levels", Levels())
-    return "levels"
-
-
-def test_a_short_ladder_with_knobs_that_grow(levels):
-    stand = bowl()
-    result = bits(stand, levels, tolerances=(0.001, 0.01, 0.1))
-    with stand.session():
-        assert result.baseline == float(stand.loss(torch.zeros_like(stand.weights)))
-    rises = []
-    for knob in Levels().ladder(stand.layout):
-        decoded = decode(encode(stand.layout.named(stand.weights), float(knob), family=levels))
-        flat = torch.from_numpy(np.concatenate([array.ravel() for array in decoded.values()]))
-        rises.append(float(stand.function(flat)) - result.loss)
-    first = [next(i for i, rise in enumerate(rises) if rise <= tolerance) for tolerance in result.tolerances]
-    assert result.knob.tolist() == [Levels().ladder(stand.layout)[i] for i in first]
-    assert result.loss_rise.tolist() == [rises[i] for i in first]
-    assert result.n_evaluations <= 10  # the loss, zeros, and eight rungs
-
-
-def test_a_ladder_whose_finest_rung_misses_the_tolerance(levels):
-    result = bits(bowl(curvature=10.0), levels, tolerances=(1e-6, 1e3))
-    assert result.reached.tolist() == [False, True]
-    assert np.isnan(result.tensor_bits[0]).all()
-    assert math.isnan(result.bits[0])
-    assert np.isfinite(result.tensor_bits[1]).all()
-
-
-def test_a_ladder_of_one_rung(monkeypatch):
-    class One(Levels):
-        def ladder(self, layout):
-            return np.array([40.0])
-
-    monkeypatch.setitem(FAMILIES, "levels", One())
-    result = bits(bowl(), "levels", tolerances=(1e-9, 1.0))
-    assert result.reached.tolist() == [False, True]
-    assert result.rung_knob.tolist() == [40.0]
 
 
 def test_real_lengths_never_rise_even_where_the_order_of_the_ideal_ones_differs(monkeypatch):

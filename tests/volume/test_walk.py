@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
+from torch import nn
 
+from landscape import Objective
+from landscape.volume import learning_coefficient
 from landscape.volume._langevin import Proposal, run_chain
 from landscape.volume._noise import Noise, stream
 from landscape.volume._posterior import LocalPosterior
@@ -64,3 +67,42 @@ def test_repeated_numbers_leave_a_quadratics_spread_as_it_is(quadratic, stiffnes
     expected = (0.5 / (1 - stiffness * curvatures / 4)).sum()
     assert recorded.mean() == pytest.approx(expected, rel=0.003)
     assert expected > 1.03 * len(curvatures) / 2
+
+
+class Quartic(nn.Module):
+    """Σ w⁴/4 for every example."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.w.square().square().sum() / 4 + 0 * x.sum()
+
+
+def stationary_mean(nbeta: float, gamma: float, step: float) -> float:
+    """Mean of w⁴/4 under the stationary law of the discrete chain, from its transition kernel on a grid."""
+    grid = np.linspace(-3, 3, 601)
+    ahead = grid - step / 2 * (nbeta * grid**3 + gamma * grid)
+    kernel = np.exp(-((grid - ahead[:, None]) ** 2) / (2 * step))
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    law = np.full(len(grid), 1 / len(grid))
+    for _ in range(12):
+        kernel = kernel @ kernel
+    return float(law @ kernel @ grid**4 / 4)
+
+
+def test_repeated_numbers_are_honest_where_no_loss_is_quadratic():
+    """Each parameter's own law is that of independent noise, so λ̂ is exact; the standard error sees the rest."""
+    size, nbeta, gamma, step = 2**14, 10.0, 1.0, 0.04
+    batches = [(torch.zeros(2, 1), torch.zeros(2)), (torch.zeros(3, 1), torch.zeros(3))]
+    objective = Objective(Quartic(size), lambda out, y: out + 0 * y.sum(), batches)
+    found = [
+        learning_coefficient(objective, 2, 200, gamma, seed, nbeta=nbeta, step_size=step, burn_in=100)
+        for seed in range(8)
+    ]
+    exact = nbeta * size * stationary_mean(nbeta, gamma, step)
+    misses = np.array([(one.value - exact) / one.stderr for one in found])
+    assert abs(misses.mean()) < 3 / np.sqrt(len(found))
+    assert 0.5 < np.sqrt(np.square(misses).mean()) < 1.7
+    assert max(one.stderr for one in found) < 0.005 * exact
