@@ -17,7 +17,7 @@ _OF_THE_TRAINING = ("learning_rate", "train_loss", "train_error", "held_out_loss
 _DETAILS = frozenset(
     {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "knob", "reached", "predicted_step"}
     | {"n_matvecs", "n_averaged", "kept", "tensor_bits", "step_size", "by_chain", "flag", "layer_flag", "nbeta"}
-    | {"acceptance", "equilibrium", "stiffness", "gradient_noise"}
+    | {"layer_residual", "layer_converged", "acceptance", "equilibrium", "stiffness", "gradient_noise"}
 )
 _DETAILED = ("eigenvalues_", "residuals_", "converged_")
 
