@@ -5,12 +5,16 @@ import sys
 
 import pytest
 
+import landscape.analysis
 import landscape.averaging
 import landscape.bounds
 import landscape.callbacks
 import landscape.certificates
+import landscape.compression
+import landscape.connectivity
 import landscape.curvature
 import landscape.description
+import landscape.record
 import landscape.sharpness
 import landscape.surface
 import landscape.volume
@@ -55,11 +59,16 @@ def test_every_public_name_is_there():
     assert landscape.callbacks.__name__ == "landscape.callbacks"
     for package in (
         landscape,
+        landscape.analysis,
         landscape.averaging,
         landscape.bounds,
+        landscape.callbacks,
         landscape.certificates,
+        landscape.compression,
+        landscape.connectivity,
         landscape.curvature,
         landscape.description,
+        landscape.record,
         landscape.sharpness,
         landscape.surface,
         landscape.volume,
