@@ -58,6 +58,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "relative_flatness_max": ("relative flatness κ_max (large: sharp)", ""),
     "learning_coefficient": ("local learning coefficient", ""),
     "layer_learning_coefficient": ("local learning coefficient", ""),
+    "flag": ("speaks against the learning coefficient:", "1: yes"),
     "rhat": ("R̂ of the chains behind it", ""),
     "layer_rhat": ("R̂ of the chains", ""),
     "ess": ("effective sample size of the chains behind it", ""),
@@ -111,7 +112,7 @@ _FLATNESS = frozenset(
     | {"random_radius", "random_radius_plain"}
 )
 _LARGE_IS_FLAT = frozenset({"random_radius", "random_radius_plain"})
-_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}", "path": "({})"}
+_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}", "path": "({})", "flag_name": "{}"}
 # A ladder's dimension bears the name of its measure, which the label says already.
 _LADDERS = {"rho_": "at ρ = {}", "drop_": "at a rise of the error of {}", "threshold_": "at a loss rise of {}"}
 _COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")

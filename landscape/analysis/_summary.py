@@ -105,7 +105,8 @@ def _value(group: str, table: pd.DataFrame, column: str) -> dict[str, Any] | Non
         "group": group,
         "name": column,
         "label": label_of(column),
-        "main": _is_main(column),
+        # A flag that was ever raised is no detail.
+        "main": _is_main(column) or (base_of(column) == "flag" and bool((values > 0).any())),
         "first": first,
         "last": last,
     }
