@@ -13,7 +13,7 @@ help:  ## list the targets
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,test,docs]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
 	touch $@
 
 demo: $(READY)  ## train on digits, measure, draw the pictures (under 3 minutes on 2 cores)

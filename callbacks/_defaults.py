@@ -18,7 +18,9 @@ def default_callbacks(
     every_n_steps: int | None = None,
     **common: Any,
 ) -> list[Any]:
-    """Return fresh callbacks that record everything the toolkit measures.
+    """Return fresh callbacks for both axes and what leads from one solution to another.
+
+    `LearningCoefficient` and `LossSurface`, which take longer, are to be added where they are wanted.
 
     Args:
         every_n_epochs: Cadence of the spectrum, sharpness and compressibility, every epoch where none is given; the

@@ -8,10 +8,9 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F  # noqa: N812
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-
-from landscape._errors import LandscapeError
 
 N_TRAIN = 1400
 
@@ -83,16 +82,7 @@ def loaders(batch_size: int, label_noise: float, seed: int) -> tuple[DataLoader,
 
     Returns:
         The training and the held-out loader.
-
-    Raises:
-        LandscapeError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits  # an extra: only the studies need it
-    except ImportError:
-        raise LandscapeError(
-            'the digits come from scikit-learn, which is not installed: pip install "landscape-geometry[demo]"'
-        ) from None
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     x = torch.tensor(digits.data[order] / 16.0, dtype=torch.float32)

@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from sklearn.datasets import load_digits
 
 from landscape.analysis._style import BLACK, BLUE, GREY, PALETTE, VERMILION, caption, new_axes, style
 from landscape.studies._parallel import run_all
@@ -121,8 +122,6 @@ def image_bytes(seed: int = 0) -> dict[str, int]:
     Returns:
         Sizes in bytes, one byte a pixel before compression.
     """
-    from sklearn.datasets import load_digits
-
     images = load_digits().images.astype(np.uint8)
     shuffled = np.random.default_rng(seed).permutation(images.ravel())
     return {

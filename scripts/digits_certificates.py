@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 from scipy.fft import dct
+from sklearn.datasets import load_digits
 from torch import nn
 
 from landscape._errors import LandscapeError
@@ -80,17 +81,7 @@ SETTINGS = {
 
 @functools.cache
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return all 1,797 images, 64 numbers in [0, 1] each, and their labels, in one fixed random order.
-
-    Raises:
-        LandscapeError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.datasets import load_digits  # an extra: only the studies need it
-    except ImportError:
-        raise LandscapeError(
-            'the digits come from scikit-learn, which is not installed: pip install "landscape-geometry[demo]"'
-        ) from None
+    """Return all 1,797 images, 64 numbers in [0, 1] each, and their labels, in one fixed random order."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     return torch.tensor(data.data[order] / 16.0, dtype=torch.float32), torch.tensor(data.target[order])

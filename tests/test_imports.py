@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import landscape.analysis
 import landscape.averaging
 import landscape.bounds
 import landscape.callbacks
@@ -13,6 +14,7 @@ import landscape.compression
 import landscape.connectivity
 import landscape.curvature
 import landscape.description
+import landscape.record
 import landscape.sharpness
 import landscape.surface
 import landscape.volume
@@ -57,13 +59,16 @@ def test_every_public_name_is_there():
     assert landscape.callbacks.__name__ == "landscape.callbacks"
     for package in (
         landscape,
+        landscape.analysis,
         landscape.averaging,
         landscape.bounds,
+        landscape.callbacks,
         landscape.certificates,
         landscape.compression,
         landscape.connectivity,
         landscape.curvature,
         landscape.description,
+        landscape.record,
         landscape.sharpness,
         landscape.surface,
         landscape.volume,

@@ -17,7 +17,7 @@ from landscape.analysis._labels import label_of
 from landscape.analysis._members import Group, Member, members, require_column, require_number, require_setting
 from landscape.analysis._points import Track, is_unmatched, loss_range, track, warn_unmatched
 from landscape.analysis._scatter import draw_runs
-from landscape.analysis._style import caption, log_where_positive, new_axes, style
+from landscape.analysis._style import broken, caption, log_where_positive, new_axes, style
 
 
 def plot_flatness_compressibility(
@@ -84,7 +84,7 @@ def plot_flatness_compressibility(
         for axis, name, values in (("x", x, [run.x for run in tracks]), ("y", y, [run.y for run in tracks])):
             shown = values if points == "trajectory" else [v[t.chosen] for v, t in zip(values, tracks, strict=True)]
             log_where_positive(ax, np.hstack(shown), axis)
-            (ax.set_xlabel if axis == "x" else ax.set_ylabel)(label_of(name))
+            (ax.set_xlabel if axis == "x" else ax.set_ylabel)(broken(label_of(name), axis))
         if lines is not None:
             draw_isolines(ax, lines, np.hstack([run.y for run in tracks]))
             sentences += isoline_sentences(lines)
@@ -114,7 +114,7 @@ def _correlation(tracks: Sequence[Track], seed: int) -> str:
 def _choice(tracks: Sequence[Track], points: str, matched_loss: float | None) -> list[str]:
     low, high = loss_range(tracks)
     losses = f"training loss {low:.3g}" if low == high else f"training losses {low:.3g} to {high:.3g}"
-    chosen = "at its last row"
+    chosen = "at its last row with both"
     if matched_loss is not None:
         chosen = f"where its training loss is nearest to {matched_loss:g}"
     if np.isnan(low):

@@ -24,6 +24,8 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "condition_number": ("condition number of the top eigenvalues", ""),
     "layer_trace": ("Hessian trace", ""),
     "layer_lambda_max": ("largest Hessian eigenvalue", ""),
+    "layer_residual": ("residual of the largest eigenvalue", ""),
+    "layer_converged": ("largest eigenvalue converged", "1: yes"),
     "gap_frobenius": ("Hessian less Gauss-Newton matrix, relative norm", ""),
     "gap_trace": ("Hessian less Gauss-Newton matrix, relative trace", ""),
     "gap_cosine": ("cosine between Hessian and Gauss-Newton matrix", ""),
@@ -55,7 +57,10 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "relative_flatness": ("relative flatness κ_Tr (large: sharp)", ""),
     "relative_flatness_max": ("relative flatness κ_max (large: sharp)", ""),
     "learning_coefficient": ("local learning coefficient", ""),
+    "layer_learning_coefficient": ("local learning coefficient", ""),
+    "flag": ("speaks against the learning coefficient:", "1: yes"),
     "rhat": ("R̂ of the chains behind it", ""),
+    "layer_rhat": ("R̂ of the chains", ""),
     "ess": ("effective sample size of the chains behind it", ""),
     "bits": ("code length", "bits"),
     "ideal_bits": ("ideal code length", "bits"),
@@ -70,6 +75,9 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "reached": ("tolerance reached", "1: yes"),
     "n_averaged": ("averaged snapshots", ""),
     "distance": ("distance in weights", ""),
+    "path_length": ("length of the path in weights", ""),
+    "path_train_loss": ("mean training loss along the path", ""),
+    "surface_max_train_loss": ("largest training loss on the surface", ""),
     "swa_train_loss": ("training loss of the average", ""),
     "swa_train_error": ("training error of the average", "fraction of labels"),
     "swa_held_out_loss": ("held-out loss of the average", ""),
@@ -104,7 +112,7 @@ _FLATNESS = frozenset(
     | {"random_radius", "random_radius_plain"}
 )
 _LARGE_IS_FLAT = frozenset({"random_radius", "random_radius_plain"})
-_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}"}
+_SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}", "path": "({})", "flag_name": "{}"}
 # A ladder's dimension bears the name of its measure, which the label says already.
 _LADDERS = {"rho_": "at ρ = {}", "drop_": "at a rise of the error of {}", "threshold_": "at a loss rise of {}"}
 _COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from landscape.analysis._reading import as_run, setting
 from landscape.record import Run
 
 Group = str | Callable[[Any], Any]
+# Several families of codes were recorded: the default one is meant where a column names none.
+_DEFAULT_FAMILY = re.compile(r"(.+)\[uniform-tensor,(tolerance=.+)\]")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +27,8 @@ class Member:
 
     Attributes:
         name: What messages call it.
-        table: A row per measured step, ordered by step.
+        table: A row per measured step, ordered by step; `bits[tolerance=0.1]` is there also where several families of
+            codes were recorded, and is that of the default one.
         attributes: Provenance; empty for a run that came as rows of a table.
         source: What a `group` callable is given: the run, or the rows.
     """
@@ -71,7 +75,8 @@ def members(runs: Any) -> list[Member]:
         found = _from_table(runs)
     else:
         several: Iterable[Any] = [runs] if isinstance(runs, (str, Path, Run)) else runs
-        found = [Member(str(run.path), run.table(), run.attributes, run) for run in map(as_run, several)]
+        opened = [as_run(run) for run in several]
+        found = [Member(str(run.path), _with_default_family(run.table()), run.attributes, run) for run in opened]
     if not found:
         raise ValueError("there are no runs to plot; give at least one run file")
     return found
@@ -129,6 +134,12 @@ def _unknown(runs: Sequence[Member], what: str, name: str, known: list[str]) -> 
     return f"{who}{article} {what} {name!r}; {advice}"
 
 
+def _with_default_family(table: pd.DataFrame) -> pd.DataFrame:
+    found = {str(name): match for name in table if (match := _DEFAULT_FAMILY.fullmatch(str(name)))}
+    columns = {f"{match[1]}[{match[2]}]": table[name] for name, match in found.items()}
+    return table.assign(**{name: column for name, column in columns.items() if name not in table})
+
+
 def _from_table(frame: pd.DataFrame) -> list[Member]:
     if "run" not in frame:
         raise ValueError(
@@ -136,4 +147,4 @@ def _from_table(frame: pd.DataFrame) -> list[Member]:
         )
     parts = frame.groupby("run", sort=False)
     ordered = {str(name): rows.sort_values("step") if "step" in rows else rows for name, rows in parts}
-    return [Member(name, rows, {}, rows) for name, rows in ordered.items()]
+    return [Member(name, _with_default_family(rows), {}, rows) for name, rows in ordered.items()]

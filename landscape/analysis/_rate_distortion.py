@@ -17,6 +17,7 @@ from landscape.analysis._points import LARGEST_RATIO, is_unmatched
 from landscape.analysis._scatter import COLOR_MAP
 from landscape.analysis._style import (
     BLACK,
+    GREY,
     MARKERS,
     PALETTE,
     caption,
@@ -37,7 +38,8 @@ _MOST_CURVES_NAMED = 12
 class _Curve:
     """A row of a run: one value a tolerance, ordered by tolerance; NaN where there is none."""
 
-    label: str
+    origin: str  # what run and step it is of
+    family: str  # empty where one family was recorded
     member: Member
     tolerance: np.ndarray
     bits: np.ndarray
@@ -46,6 +48,10 @@ class _Curve:
     foretold: np.ndarray
     foretold_stderr: np.ndarray
     train_loss: float
+
+    @property
+    def label(self) -> str:
+        return ", ".join(filter(None, (self.origin, self.family)))
 
     def x(self, name: str) -> np.ndarray:
         return self.tolerance if name == "tolerance" else self.rise
@@ -73,7 +79,8 @@ def plot_rate_distortion(
         x: "tolerance" for the allowed rise of the loss, "loss_rise" for the one that the decoded weights really have.
         steps: Optimizer steps of the rows to draw, or "all"; the last row of each run by default.
         label: Attribute or hyper-parameter by name (or a callable of the run) that names the curves, of which those of
-            one name look alike; by default the file, and the step where several are drawn.
+            one name look alike; by default the file, and the step where several are drawn. Where runs and families
+            make too many names for a legend, colours tell the runs apart and markers the families.
         law: Draw beside each code the rise that the quantisation law foretells at its step, κ step²/24 with the
             recorded curvature κ, ± one standard error.
         group: Group of the file that holds the code lengths.
@@ -113,7 +120,7 @@ def plot_rate_distortion(
         ax.set_xlabel(_AXES[x])
         ax.set_ylabel("code length (bits)")
         _per_parameter(ax, everyone)
-        _legend(ax, law, label.replace("_", " ") if isinstance(label, str) else None)
+        _legend(ax, curves, _looks(curves, steps), law, label.replace("_", " ") if isinstance(label, str) else None)
         caption(ax, _sentences(curves, x, hidden, law))
     return ax
 
@@ -150,11 +157,12 @@ def _curve(member: Member, row: xr.Dataset, label: Group | None, law: bool, seve
         )
 
     parts = [_name(member) if label is None else str(member.value(label))]
-    parts += [str(row["family"].values)] if "family" in row.coords else []
+    family = str(row["family"].values) if "family" in row.coords else ""
     parts += [f"step {int(row['step'])}"] if several else []
     reached = column("reached")
     return _Curve(
         ", ".join(parts),
+        family,
         member,
         row["tolerance"].values[order].astype(np.float64),
         np.where(reached == 0, np.nan, column("bits")),
@@ -177,10 +185,23 @@ def _looks(curves: Sequence[_Curve], steps: Any) -> list[tuple[Any, str]]:
     if steps is not None and one_run and len(curves) > 1:
         shades = COLOR_MAP(np.linspace(0, 0.85, len(curves)))
         return [(shade, MARKERS[index % len(MARKERS)]) for index, shade in enumerate(shades)]
-    places = {label: place for place, label in enumerate(dict.fromkeys(curve.label for curve in curves))}
+    colors = [curve.origin if _has_two_keys(curves) else curve.label for curve in curves]
+    markers = [curve.family if _has_two_keys(curves) else curve.label for curve in curves]
     return [
-        (PALETTE[places[curve.label] % len(PALETTE)], MARKERS[places[curve.label] % len(MARKERS)]) for curve in curves
+        (PALETTE[color % len(PALETTE)], MARKERS[marker % len(MARKERS)])
+        for color, marker in zip(_places(colors), _places(markers), strict=True)
     ]
+
+
+def _has_two_keys(curves: Sequence[_Curve]) -> bool:
+    """Return whether runs and families have a legend entry each, rather than every pair of them."""
+    several = len({curve.origin for curve in curves}) > 1 and len({curve.family for curve in curves}) > 1
+    return several and len({curve.label for curve in curves}) > _MOST_CURVES_NAMED
+
+
+def _places(names: Sequence[str]) -> list[int]:
+    first = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return [first[name] for name in names]
 
 
 def _draw(ax: Any, curve: _Curve, x: str, look: tuple[Any, str]) -> int:
@@ -212,8 +233,13 @@ def _per_parameter(ax: Any, everyone: Sequence[Member]) -> None:
         plain_log_ticks(right.yaxis, np.array([low, high]) / count)
 
 
-def _legend(ax: Any, law: bool, title: str | None) -> None:
+def _legend(ax: Any, curves: Sequence[_Curve], looks: Sequence[tuple[Any, str]], law: bool, title: str | None) -> None:
     named = {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if _has_two_keys(curves):
+        pairs = list(zip(curves, looks, strict=True))
+        runs = {curve.origin: {"color": color} for curve, (color, _) in pairs}
+        families = {curve.family: {"marker": marker, "color": GREY, "linestyle": ""} for curve, (_, marker) in pairs}
+        named = {name: ax.plot([], [], **look)[0] for name, look in (runs | families).items()}
     handles, labels = list(named.values()), list(named)
     if len(handles) > _MOST_CURVES_NAMED:  # the ends of a training tell enough
         keep = np.unique(np.linspace(0, len(handles) - 1, _MOST_CURVES_NAMED).astype(int))

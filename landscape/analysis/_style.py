@@ -46,6 +46,7 @@ _MANY_DECADES = 1e3  # beyond, a label a decade is enough
 # Width of an average character of the default font, in units of its size.
 _CHARACTER = 0.49
 _NARROWEST = 20  # characters a line at least
+_LABEL = {"x": 64, "y": 46}  # characters of an axis label that a picture of ordinary size has room for
 
 
 def style() -> AbstractContextManager[Any]:
@@ -92,6 +93,11 @@ def caption(ax: Any, sentences: Sequence[str], until: Any = None) -> None:
         if excess <= 1 or width == _NARROWEST:
             return
         width = max(_NARROWEST, min(width - 1, int(width / excess)))  # its characters are wider than the average
+
+
+def broken(label: str, axis: str) -> str:
+    """Return an axis label in as many lines as it needs not to run out of the picture."""
+    return textwrap.fill(label, _LABEL[axis], break_long_words=False, break_on_hyphens=False)
 
 
 def legend_above(ax: Any, columns: int, title: str | None = None) -> None:

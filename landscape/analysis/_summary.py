@@ -17,7 +17,7 @@ _OF_THE_TRAINING = ("learning_rate", "train_loss", "train_error", "held_out_loss
 _DETAILS = frozenset(
     {"ideal_bits", "bits_per_parameter", "loss_rise", "relative_step", "knob", "reached", "predicted_step"}
     | {"n_matvecs", "n_averaged", "kept", "tensor_bits", "step_size", "by_chain", "flag", "layer_flag", "nbeta"}
-    | {"acceptance", "equilibrium", "stiffness", "gradient_noise"}
+    | {"layer_residual", "layer_converged", "acceptance", "equilibrium", "stiffness", "gradient_noise"}
 )
 _DETAILED = ("eigenvalues_", "residuals_", "converged_")
 
@@ -105,7 +105,8 @@ def _value(group: str, table: pd.DataFrame, column: str) -> dict[str, Any] | Non
         "group": group,
         "name": column,
         "label": label_of(column),
-        "main": _is_main(column),
+        # A flag that was ever raised is no detail.
+        "main": _is_main(column) or (base_of(column) == "flag" and bool((values > 0).any())),
         "first": first,
         "last": last,
     }

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import click
 
-from landscape._errors import LandscapeError
-
 _STUDY = "landscape.studies.digits_demo"
-_NEEDED = "sklearn"
 
 
 @click.command("demo", epilog="\b\nExample:\n  landscape demo --out demo")
@@ -24,13 +21,4 @@ _NEEDED = "sklearn"
 @click.option("--quick", is_flag=True, help="Train a smaller grid, in less time.")
 def command(out: Path, quick: bool) -> None:
     """Train small networks on scikit-learn's digits, record their geometry, and draw the figures."""
-    try:
-        study = importlib.import_module(_STUDY)
-        study.main(out=out, quick=quick)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != _NEEDED:
-            raise
-        raise LandscapeError(
-            "The demo trains on scikit-learn's digits, and scikit-learn is not installed: "
-            'pip install "landscape-geometry[demo]"'
-        ) from None
+    importlib.import_module(_STUDY).main(out=out, quick=quick)

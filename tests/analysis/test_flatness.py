@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 
 from landscape import FileError, open_run
-from landscape.analysis import kendall, plot_flatness_compressibility
+from landscape.analysis import kendall, plot_flatness_compressibility, rank_correlations
 from landscape.analysis._scatter import COLOR_MAP
 
 SHARPNESS = [0.01 * 2**index for index in range(6)]
@@ -35,10 +35,26 @@ def test_final_points_and_caption(grid: list[Path]) -> None:
     assert points(ax) == pytest.approx(np.column_stack([SHARPNESS, BITS]))
     expected = kendall(SHARPNESS, BITS)
     assert expected.tau == pytest.approx(13 / 15)  # one of 15 pairs is discordant
-    assert caption(ax).startswith(f"Kendall's {expected}. Each run at its last row; training losses 0.1 to 0.15.")
+    assert caption(ax).startswith(
+        f"Kendall's {expected}. Each run at its last row with both; training losses 0.1 to 0.15."
+    )
     assert ax.get_xlabel() == "adaptive average-case sharpness (rise in loss)"
     assert ax.get_ylabel() == "code length at a loss rise ≤ 0.03 (bits)"
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+
+
+def test_of_several_families_the_default_one_is_meant_where_none_is_named(grid: list[Path]) -> None:
+    names = {f"bits[tolerance={e}]": f"bits[uniform-tensor,tolerance={e}]" for e in (0.01, 0.03)}
+    tables = [open_run(path).table().rename(columns=names).assign(run=str(path)) for path in grid]
+    table = pd.concat(tables, ignore_index=True).assign(**{"bits[svd,tolerance=0.03]": 7.0})
+    assert points(plot_flatness_compressibility(table)) == pytest.approx(np.column_stack([SHARPNESS, BITS]))
+    ax = plot_flatness_compressibility(table, y="bits[uniform-tensor,tolerance=0.03]")
+    assert points(ax) == pytest.approx(np.column_stack([SHARPNESS, BITS]))
+    assert ax.get_ylabel() == "code length at a loss rise ≤ 0.03,\nuniform-tensor (bits)"
+    pd.testing.assert_frame_equal(
+        rank_correlations(table),
+        rank_correlations(table.rename(columns=lambda c: {v: k for k, v in names.items()}.get(c, c))),
+    )
 
 
 def test_colours_and_their_bar(grid: list[Path]) -> None:

@@ -152,6 +152,28 @@ def test_a_curve_for_each_family() -> None:
     assert names == ["<memory>, grid", "<memory>, codebook", "ideal length"]
 
 
+def test_too_many_curves_are_named_by_run_and_by_family() -> None:
+    along, names = ("family", "tolerance"), ("grid", "codebook", "pruned", "svd", "low-rank")
+    runs = []
+    for width in (8, 16, 32):
+        recorder = MemoryRecorder({"hyper_parameters": {"width": width}})
+        variables = [Variable(name, along) for name in ("bits", "ideal_bits", "loss_rise")]
+        coordinates = [Coordinate("family", names), Coordinate("tolerance", [0.01, 0.1])]
+        recorder.declare(GroupSchema("compressibility", "bits", variables, coordinates))
+        bits = np.outer(np.arange(1.0, 6.0), [2.0, 1.0]) * width
+        recorder.append("compressibility", {"step": 1, "bits": bits, "ideal_bits": bits, "loss_rise": bits / 1e4})
+        runs.append(recorder.run())
+    ax = plot_rate_distortion(runs, label="width")
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["8", "16", "32", *names, "ideal length"]
+    drawn = [line for line in ax.get_lines() if len(line.get_xdata()) and line.get_linestyle() == "None"]
+    looks = [(line.get_color(), line.get_marker()) for line in drawn]
+    assert len(set(looks)) == len(looks) == 15
+    entries = ax.get_legend().legend_handles
+    assert [line.get_color() for line in drawn[::5]] == [entry.get_color() for entry in entries[:3]]
+    assert [line.get_marker() for line in drawn[:5]] == [entry.get_marker() for entry in entries[3:8]]
+
+
 def test_the_group_of_averaged_weights_stands_in() -> None:
     swa = record(group="compressibility_swa")
     assert lines(plot_rate_distortion(swa), "None")[0][0, 1] == 4000.0

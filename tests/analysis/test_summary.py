@@ -10,6 +10,7 @@ import pytest
 
 from landscape import open_run
 from landscape.analysis import summarize
+from landscape.record import Coordinate, GroupSchema, MemoryRecorder, Variable
 
 
 def values(summary: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -54,6 +55,19 @@ def test_first_and_last_values_with_their_errors(full_run: Path) -> None:
 def test_values_that_failed_at_the_ends_are_not_the_first_or_last(make_run: Any) -> None:
     found = values(summarize(make_run(failed=2)))
     assert found["sharpness", "average_case"]["last"] == {"step": 10, "value": 0.2, "stderr": 0.01}
+
+
+def test_a_flag_is_shown_once_it_was_raised() -> None:
+    recorder = MemoryRecorder({})
+    flags = Coordinate("flag_name", ("diverged", "not_mixed"))
+    recorder.declare(GroupSchema("learning_coefficient", "chains", [Variable("flag", ("flag_name",), "i1")], [flags]))
+    for step, row in enumerate(([0, 1], [0, 0])):
+        recorder.append("learning_coefficient", {"step": step, "flag": row})
+    found = values(summarize(recorder.run()))
+    assert found["learning_coefficient", "flag[flag_name=not_mixed]"]["main"]
+    assert not found["learning_coefficient", "flag[flag_name=diverged]"]["main"]
+    label = found["learning_coefficient", "flag[flag_name=not_mixed]"]["label"]
+    assert label == "speaks against the learning coefficient: not_mixed (1: yes)"
 
 
 def test_a_run_without_groups(make_run: Any) -> None:

@@ -41,8 +41,8 @@ def digits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lr", "steps"), [(0.1, 6000), (0.2, 3500)])
-def test_the_largest_eigenvalue_settles_at_two_over_the_learning_rate(tmp_path, lr, steps):
+@pytest.mark.parametrize(("lr", "steps", "start"), [(0.1, 6000, 0.7), (0.2, 3500, 0.7), (0.4, 2000, 1.2)])
+def test_the_largest_eigenvalue_settles_at_two_over_the_learning_rate(tmp_path, lr, steps, start):
     callback = HessianSpectrum(
         k=1, k_bottom=1, probes=1, max_matvecs=40, trace_max_matvecs=8, every_n_epochs=None, every_n_steps=100
     )
@@ -54,7 +54,7 @@ def test_the_largest_eigenvalue_settles_at_two_over_the_learning_rate(tmp_path, 
     values = data["lambda_max"].values
     settled = values[-len(values) // 4 :]
     print(f"lr {lr}: 2/lr = {2 / lr}, lambda_max from {values[0]:.2f} to {settled.min():.2f} .. {settled.max():.2f}")
-    assert values[0] < 0.7 * 2 / lr  # it rises to there
+    assert values[0] < start * 2 / lr  # it rises to there; at rate .4 it is there from the first steps on
     assert np.all(np.abs(settled - 2 / lr) < 0.1 * 2 / lr)
     # Beyond stability, and the loss falls all the same.
     assert data["train_loss"].values[-1] < 0.2 * data["train_loss"].values[0]

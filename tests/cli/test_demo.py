@@ -1,4 +1,4 @@
-"""`landscape demo`: what it hands to the study, and what it says without scikit-learn."""
+"""`landscape demo`: what it hands to the study, and what it says where that fails."""
 
 from __future__ import annotations
 
@@ -33,25 +33,6 @@ def test_the_study_is_called(
     put_study(monkeypatch, lambda **arguments: calls.append(arguments))
     assert runner.invoke(main, ["demo", *options]).exit_code == 0
     assert calls == [expected]
-
-
-def test_without_scikit_learn_it_says_what_to_install(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def study(out: Path, quick: bool) -> None:
-        raise ModuleNotFoundError("No module named 'sklearn.datasets'", name="sklearn.datasets")
-
-    put_study(monkeypatch, study)
-    result = runner.invoke(main, ["demo"])
-    assert result.exit_code == 1
-    assert 'pip install "landscape-geometry[demo]"' in result.stderr
-
-
-def test_another_missing_module_is_no_foreseen_failure(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def study(out: Path, quick: bool) -> None:
-        raise ModuleNotFoundError("No module named 'zzz'", name="zzz")
-
-    put_study(monkeypatch, study)
-    result = runner.invoke(main, ["demo"])
-    assert isinstance(result.exception, ModuleNotFoundError)
 
 
 def test_a_full_disk_is_a_sentence(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

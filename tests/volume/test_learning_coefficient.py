@@ -30,6 +30,12 @@ def test_a_regular_minimum_has_half_its_parameters(quadratic, method):
     assert found.chains.mean() == pytest.approx(found.value)
 
 
+def test_four_parameters_count_two(quadratic):
+    found = learning_coefficient(quadratic(np.geomspace(0.3, 1, 4)), 4, 1500, 0.0, nbeta=NBETA, method="mala")
+    assert found.value == pytest.approx(2, rel=0.1)
+    assert found.stderr < 0.1
+
+
 def test_preconditioned_chains_are_there_sooner_and_equilibrium_tells(quadratic):
     """With curvatures apart by 10⁴ the step that the stiffest allows is short for all others."""
     objective = quadratic(np.geomspace(1e-3, 10, 20))

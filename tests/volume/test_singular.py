@@ -43,6 +43,11 @@ def test_equal_powers_have_a_multiplicity_of_two(a):
     np.testing.assert_allclose(np.diff(1 / away), np.log(100), rtol=0.01)
 
 
+def test_at_moderate_temperatures_x2y2_shows_less_than_a_half():
+    """As the slope of ln V over ln ε does, ½ − ½/(1 − ln √ε) in the unit square: .39 at ε = 10⁻³."""
+    assert exact(1, 1, 1e3) == pytest.approx(0.5 - 0.5 / (1 - np.log(1e-3) / 2), rel=0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), POWERS)
 def test_chains_have_the_coefficient_of_the_integral(a, b):
