@@ -75,5 +75,6 @@ def test_every_public_name_is_there():
     ):
         for name in package.__all__:
             assert getattr(package, name) is not None
-        if package is not landscape:
+        # Where the list is written out for type checkers, it must be what the package loads.
+        if package is not landscape and "_lazy_names" in vars(package):
             assert sorted(package.__all__) == sorted(package._lazy_names)
