@@ -17,7 +17,7 @@ from landscape.bounds._countable import METHODS
 from landscape.bounds._inputs import require_counts, require_delta, require_method
 from landscape.certificates._certificate import Certificate, claimable
 from landscape.certificates._counting import count_wrong, objective_of, require_answers_of_one_example
-from landscape.certificates._examples import examples_fingerprint
+from landscape.certificates._examples import examples_fingerprint, require_draws
 from landscape.certificates._payload import decode_payload, payload_of, used_names
 from landscape.certificates._post_training import code_weights
 from landscape.certificates._skeleton import Architecture, Skeleton, construct, difference, require_nothing_beside
@@ -112,13 +112,8 @@ def certify(
         )
         skeleton = constructed or working
     data = examples_fingerprint(objective.batches)
-    if data["repeated"] and not repeats_are_draws:
-        raise MeasurementError(
-            f"{data['repeated']} of {objective.n_examples} examples are equal to an earlier one. Copies are no "
-            "independent draws, and the bound would be too small: give each example once (no oversampling, no sampler "
-            "with replacement). If they were drawn so, as happens where inputs have few values, say "
-            "repeats_are_draws=True (--repeats-are-draws)"
-        )
+    if not repeats_are_draws:
+        require_draws(data, objective.n_examples)
     payload = payload_of(code, skeleton)
     described = skeleton.describe() | {"settings": dict(settings or {})}
     described["constructed"] = skeleton.checksum(used_names(code, skeleton))

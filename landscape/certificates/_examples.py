@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from landscape._batches import leaves, n_examples
+from landscape._errors import MeasurementError
 
 
 def examples_fingerprint(batches: Sequence[Any]) -> dict[str, Any]:
@@ -25,6 +26,24 @@ def examples_fingerprint(batches: Sequence[Any]) -> dict[str, Any]:
     digests = [digest for batch in batches for digest in _digests(batch)]
     joined = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
     return {"fingerprint": joined, "repeated": len(digests) - len(set(digests))}
+
+
+def require_draws(data: dict[str, Any], n: int) -> None:
+    """Refuse examples of which some are copies of others.
+
+    Args:
+        data: As `examples_fingerprint` returned it.
+        n: Number of examples.
+
+    Raises:
+        MeasurementError: Some are.
+    """
+    if data["repeated"]:
+        raise MeasurementError(
+            f"{data['repeated']} of {n} examples are equal to an earlier one. Copies are no independent draws, and the "
+            "bound would be too small: give each example once (no oversampling, no sampler with replacement). If they "
+            "were drawn so, as happens where inputs have few values, say repeats_are_draws=True (--repeats-are-draws)"
+        )
 
 
 def _digests(batch: Any) -> list[bytes]:

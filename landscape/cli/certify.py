@@ -12,8 +12,10 @@ import click
 from click.core import ParameterSource
 from torch import nn
 
+from landscape._batches import n_examples
 from landscape._errors import LandscapeError
 from landscape.certificates import Certificate, best_of, certify, read, train_subspace, verify
+from landscape.certificates._examples import examples_fingerprint, require_draws
 from landscape.cli._json import strict
 from landscape.cli._options import loss_option, model_option
 from landscape.cli._targets import Target, build_model, call, constructor_settings, read_batches, stored
@@ -178,6 +180,8 @@ def _certify(checkpoint: Path | None, as_json: bool, options: dict[str, Any]) ->
 def _train(
     architecture: Callable[[], nn.Module], batches: list[Any], given: dict[str, Any], options: dict[str, Any]
 ) -> Certificate:
+    if not options["repeats_are_draws"]:  # said before a long training, not after it
+        require_draws(examples_fingerprint(batches), sum(n_examples(batch) for batch in batches))
     names = ("levels", "start", "taps", "epochs", "batch_size", "learning_rate", "length_weight", "seed", "delta")
     training = {name: options[name] for name in names} | {"loss_fn": options["loss"]}
     dimensions = (None,) if options["train"] == "grid" else options["dimension"] or (200,)

@@ -224,6 +224,7 @@ def test_a_certificate_that_does_not_hold_is_one_sentence_and_exit_1(runner, fol
         (("--train", "grid", "--levels", "4"), "batches", 1, "levels is 4"),
         ((), "narrow", 1, "cannot be evaluated on these examples"),
         ((), "copied", 1, "examples are equal to an earlier one"),
+        (("--train", "grid", "--levels", "4"), "copied", 1, "examples are equal to an earlier one"),  # before training
         (("--out", "nowhere/a.lsc"), "batches", 1, "cannot be written: No such file"),
         (("--dimension", "4"), "batches", 2, "--dimension belongs to --train subspace"),
         (("--seed", str(2**63)), "batches", 2, "--seed"),
