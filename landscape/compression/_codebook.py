@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from landscape.compression._naturals import (
     write_naturals,
     zigzag,
 )
+from landscape.compression._per_tensor import PerTensor
 from landscape.compression._scales import (
     DType,
     cast,
@@ -70,7 +70,7 @@ class CodebookTensor:
         return values[self.symbols].reshape(self.shape)
 
 
-class Codebook:
+class Codebook(PerTensor[CodebookTensor]):
     """Values shared by the elements of each tensor; the knob is how many, at most, a tensor has.
 
     One value stands for all weights zero. From two on, scikit-learn's k-means finds them: on the elements themselves
@@ -86,6 +86,7 @@ class Codebook:
     """
 
     name = "codebook"
+    knob_is = "values of a tensor"
 
     def ladder(self, layout: ParameterLayout) -> Floats:
         """Return 1 to 8, 10, 12, 14, 16, 20, ... up to 512, but no more than the largest tensor has elements."""
@@ -93,88 +94,54 @@ class Codebook:
         enough = min(max(max(layout.sizes, default=1), 2), _MOST_LEVELS)
         return np.array([level for level in levels if level < enough] + [enough], dtype=np.float64)
 
-    def quantise(self, arrays: Mapping[str, Array], knob: float) -> list[CodebookTensor]:
-        """Find each tensor's values, and the nearest for each element.
-
-        Args:
-            arrays: The tensors by name.
-            knob: The number of values, a whole number from 1 on.
-
-        Returns:
-            The tensors with few values.
-
-        Raises:
-            ValueError: The knob is no such number, or above 2^14.
-        """
+    def require(self, knob: float) -> None:
+        """Refuse what is no number of values with a ValueError."""  # noqa: DOC501 - said
         if not (1 <= knob <= MAX_ALPHABET and knob == math.floor(knob)):
-            raise ValueError(
-                f"the knob (values of a tensor) is {knob}, expected a whole number from 1 to {MAX_ALPHABET}"
-            )
-        return [_share(array, int(knob)) for array in arrays.values()]
+            raise ValueError(f"the knob ({self.knob_is}) is {knob}, expected a whole number from 1 to {MAX_ALPHABET}")
 
-    def restore(self, parts: Sequence[CodebookTensor]) -> list[Array]:
-        """Return the quantised tensors."""
-        return [part.restore() for part in parts]
+    def quantise_tensor(self, name: str, array: Array, knob: float) -> CodebookTensor:
+        """Find a tensor's values, and the nearest for each element."""
+        scale, count = root_mean_square(array), int(knob)
+        if count == 1 or scale == 0:
+            return _zero(array.shape, array.dtype)
+        digits = math.ceil(math.log2(count)) + _DIGITS
+        unit = in_type(math.ldexp(scale, -digits), array.dtype)
+        # First by the scale, which leaves numbers near 1 whatever the unit.
+        in_units = scale / unit
+        levels = np.unique(np.rint(_centres(array, scale, count) * in_units)).astype(np.int64)
+        values = array.ravel() / np.float64(scale)
+        values *= in_units
+        symbols = np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
+        used = np.bincount(symbols, minlength=len(levels)) > 0
+        levels, symbols = levels[used], (used.cumsum() - 1)[symbols]
+        if not levels.any():
+            return _zero(array.shape, array.dtype)
+        return CodebookTensor(levels, unit, symbols, array.shape, array.dtype)
 
-    def write(self, parts: Sequence[CodebookTensor], sink: Sink) -> None:
-        """Write the tensors to a stream."""
-        for part in parts:
-            write_kind(sink, part.dtype, part.unit == 0)
-            if part.unit:
-                write_scale(sink, part.unit, part.dtype)
-                write_natural(sink, len(part.levels) - 1)
-                write_naturals(sink, np.concatenate((zigzag(part.levels[:1]), np.diff(part.levels) - 1)))
-                write_symbols(sink, part.symbols, np.bincount(part.symbols, minlength=len(part.levels)))
+    def write_tensor(self, part: CodebookTensor, sink: Sink) -> None:
+        """Write the values, and which one each element has."""
+        write_kind(sink, part.dtype, part.unit == 0)
+        if part.unit:
+            write_scale(sink, part.unit, part.dtype)
+            write_natural(sink, len(part.levels) - 1)
+            write_naturals(sink, np.concatenate((zigzag(part.levels[:1]), np.diff(part.levels) - 1)))
+            write_symbols(sink, part.symbols, np.bincount(part.symbols, minlength=len(part.levels)))
 
-    def read(self, layout: ParameterLayout, source: Decoder) -> list[CodebookTensor]:
-        """Read the tensors of a layout from a stream.
-
-        Args:
-            layout: Names and shapes.
-            source: The stream.
-
-        Returns:
-            The tensors with few values.
-
-        Raises:
-            MeasurementError: No message has such a stream.
-        """
-        return [_read(source, *tensor) for tensor in zip(layout.names, layout.shapes, layout.sizes, strict=True)]
-
-
-def _read(source: Decoder, name: str, shape: tuple[int, ...], size: int) -> CodebookTensor:
-    dtype, zero = read_kind(source)
-    if zero:
-        return _zero(shape, dtype)
-    unit, count = read_scale(source, name, dtype), read_natural(source) + 1
-    if count > min(size, MAX_ALPHABET):
-        found = f"tensor '{name}' of {size} elements has {count} values"
-        raise MeasurementError(damaged(found, f"at most one for each element, and at most {MAX_ALPHABET}"))
-    codes = read_naturals(source, count)
-    # In float64, which tells when a damaged stream's integers grow beyond all that there are.
-    levels = np.concatenate((unzigzag(codes[:1]), codes[1:] + 1)).astype(np.float64).cumsum()
-    if np.abs(levels).max() > LARGEST_INTEGER:
-        raise MeasurementError(damaged(f"tensor '{name}' has values up to {levels[-1]:.3g} units", "at most 2^52"))
-    return CodebookTensor(levels.astype(np.int64), unit, read_symbols(source, size, count), shape, dtype)
-
-
-def _share(array: Array, count: int) -> CodebookTensor:
-    scale = root_mean_square(array)
-    if count == 1 or scale == 0:
-        return _zero(array.shape, array.dtype)
-    digits = math.ceil(math.log2(count)) + _DIGITS
-    unit = in_type(math.ldexp(scale, -digits), array.dtype)
-    # First by the scale, which leaves numbers near 1 whatever the unit.
-    in_units = scale / unit
-    levels = np.unique(np.rint(_centres(array, scale, count) * in_units)).astype(np.int64)
-    values = array.ravel() / np.float64(scale)
-    values *= in_units
-    symbols = np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
-    used = np.bincount(symbols, minlength=len(levels)) > 0
-    levels, symbols = levels[used], (used.cumsum() - 1)[symbols]
-    if not levels.any():
-        return _zero(array.shape, array.dtype)
-    return CodebookTensor(levels, unit, symbols, array.shape, array.dtype)
+    def read_tensor(self, source: Decoder, name: str, shape: tuple[int, ...]) -> CodebookTensor:
+        """Read what `write_tensor` wrote."""  # noqa: DOC201, DOC501 - as the base says
+        (dtype, zero), size = read_kind(source), math.prod(shape)
+        if zero:
+            return _zero(shape, dtype)
+        unit, count = read_scale(source, name, dtype), read_natural(source) + 1
+        if count > min(size, MAX_ALPHABET):
+            found = f"tensor '{name}' of {size} elements has {count} values"
+            raise MeasurementError(damaged(found, f"at most one for each element, and at most {MAX_ALPHABET}"))
+        codes = read_naturals(source, count)
+        # In float64, which tells when a damaged stream's integers grow beyond all that there are.
+        levels = np.concatenate((unzigzag(codes[:1]), codes[1:] + 1)).astype(np.float64).cumsum()
+        if np.abs(levels).max() > LARGEST_INTEGER:
+            raise MeasurementError(damaged(f"tensor '{name}' has values up to {levels[-1]:.3g} units", "at most 2^52"))
+        return CodebookTensor(levels.astype(np.int64), unit, read_symbols(source, size, count), shape, dtype)
 
 
 def _centres(array: Array, scale: float, count: int) -> Floats:

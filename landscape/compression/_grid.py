@@ -14,11 +14,11 @@ from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.compression._entropy import Decoder, Integers, Sink
 from landscape.compression._integers import LARGEST_INTEGER, read_integers, write_integers
+from landscape.compression._per_tensor import PerTensor
 from landscape.compression._scales import (
     damaged,
     geometric_ladder,
     in_type,
-    positive_knob,
     read_kind,
     read_scale,
     root_mean_square,
@@ -51,7 +51,7 @@ class GridTensor:
         return (self.integers * np.float64(self.step)).astype(self.dtype).reshape(self.shape)
 
 
-class UniformTensor:
+class UniformTensor(PerTensor[GridTensor]):
     """A uniform grid for each tensor; the knob is the step in units of the tensor's root mean square.
 
     The stream has, for each tensor in the layout's order: the type and whether all is zero (2 bits); the
@@ -60,26 +60,15 @@ class UniformTensor:
     """
 
     name = "uniform-tensor"
+    knob_is = "step over root mean square"
 
     def ladder(self, layout: ParameterLayout) -> npt.NDArray[np.float64]:
         """Return the knobs, coarse to fine: from where every weight rounds to zero, down to 2^-16."""
         return geometric_ladder(layout, _FINEST)  # half a step rounds to zero
 
-    def quantise(self, arrays: Mapping[str, Array], knob: float) -> list[GridTensor]:
-        """Round each tensor to the grid of step `knob` times its root mean square.
-
-        Args:
-            arrays: The tensors by name.
-            knob: The relative step, positive.
-
-        Returns:
-            The tensors on their grids.
-
-        Raises:
-            ValueError: The knob is not a positive number, or so fine that integers pass 2^52.
-        """
-        positive_knob(knob, "step over root mean square")
-        return [round_to_grid(name, array, knob * root_mean_square(array)) for name, array in arrays.items()]
+    def quantise_tensor(self, name: str, array: Array, knob: float) -> GridTensor:
+        """Round a tensor to the grid of step `knob` times its root mean square."""
+        return round_to_grid(name, array, knob * root_mean_square(array))
 
     def quantise_at(
         self, arrays: Mapping[str, Array], steps: Mapping[str, float] | Sequence[float]
@@ -106,29 +95,13 @@ class UniformTensor:
                 raise ValueError(f"the step of tensor '{name}' is {step}, expected a positive finite number")
         return [round_to_grid(name, array, float(named[name])) for name, array in arrays.items()]
 
-    def restore(self, parts: Sequence[GridTensor]) -> list[Array]:
-        """Return the quantised tensors."""
-        return [part.restore() for part in parts]
+    def write_tensor(self, part: GridTensor, sink: Sink) -> None:
+        """Write a tensor on its grid."""
+        write_grid(sink, part)
 
-    def write(self, parts: Sequence[GridTensor], sink: Sink) -> None:
-        """Write the tensors to a stream."""
-        for part in parts:
-            write_grid(sink, part)
-
-    def read(self, layout: ParameterLayout, source: Decoder) -> list[GridTensor]:
-        """Read the tensors of a layout from a stream.
-
-        Args:
-            layout: Names and shapes.
-            source: The stream.
-
-        Returns:
-            The tensors on their grids.
-
-        Raises:
-            MeasurementError: No message has such a stream.
-        """
-        return [read_grid(source, name, shape) for name, shape in zip(layout.names, layout.shapes, strict=True)]
+    def read_tensor(self, source: Decoder, name: str, shape: tuple[int, ...]) -> GridTensor:
+        """Read what `write_tensor` wrote."""
+        return read_grid(source, name, shape)
 
 
 def write_grid(sink: Sink, part: GridTensor) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +21,12 @@ from landscape.compression._low_rank import (
     read_low_rank,
     write_low_rank,
 )
+from landscape.compression._per_tensor import PerTensor
 from landscape.compression._scales import (
     DType,
     cast,
     geometric_ladder,
     in_type,
-    positive_knob,
     read_kind,
     read_scale,
     root_mean_square,
@@ -69,7 +68,7 @@ class LowRankGridTensor:
             return cast(total * self.step, self.dtype).reshape(self.shape)
 
 
-class LowRankGrid:
+class LowRankGrid(PerTensor[LowRankGridTensor | GridTensor]):
     """Low rank plus grid; the knob is the grid's step in the tensor's root mean squares.
 
     The grid's step Δ decides about rank and factors too. What r directions leave over has the variance σ², of
@@ -85,89 +84,54 @@ class LowRankGrid:
     """
 
     name = "low-rank-grid"
+    knob_is = "step over root mean square"
 
     def ladder(self, layout: ParameterLayout) -> npt.NDArray[np.float64]:
         """Return the knobs, coarse to fine: from where everything rounds to zero, down to 2^-16."""
         return geometric_ladder(layout, _FINEST)
 
-    def quantise(self, arrays: Mapping[str, Array], knob: float) -> list[LowRankGridTensor | GridTensor]:
-        """Find each matrix's rank for a step of `knob` root mean squares, and round factors and rest.
+    def quantise_tensor(self, name: str, array: Array, knob: float) -> LowRankGridTensor | GridTensor:
+        """Find a matrix's rank for a step of `knob` root mean squares, and round factors and rest."""
+        scale = root_mean_square(array)
+        if not is_matrix(array.shape):
+            return round_to_grid(name, array, knob * scale)
+        if scale == 0:
+            return _zero(array.shape, array.dtype)
+        parts = decomposition(array)
+        step = in_type(knob * scale, array.dtype)
+        relative = step / scale
+        rank, coarsening = _rank(parts, relative)
+        low_rank = parts.rounded(name, rank, math.ldexp(relative, coarsening))
+        rest = as_matrix(array) / relative - np.ldexp(low_rank.product(), coarsening)
+        integers = nearest_integers(name, rest.ravel())
+        if not (integers.any() or len(low_rank.digits)):
+            return _zero(array.shape, array.dtype)
+        return LowRankGridTensor(low_rank, coarsening, integers, step, array.shape, array.dtype)
 
-        Args:
-            arrays: The tensors by name.
-            knob: The relative step, positive.
+    def write_tensor(self, part: LowRankGridTensor | GridTensor, sink: Sink) -> None:
+        """Write low rank and rest, or what is on its grid."""
+        if isinstance(part, GridTensor):
+            write_grid(sink, part)
+            return
+        write_kind(sink, part.dtype, part.step == 0)
+        if part.step:
+            write_scale(sink, part.step, part.dtype)
+            write_low_rank(sink, part.low_rank)
+            if len(part.low_rank.digits):
+                sink.uniform(part.coarsening, 5)
+            write_integers(sink, part.integers)
 
-        Returns:
-            The tensors, low rank and rest or on their grids.
-
-        Raises:
-            ValueError: The knob is not a positive number, or so fine that integers pass 2^52.
-        """
-        positive_knob(knob, "step over root mean square")
-        return [_split(name, array, knob) for name, array in arrays.items()]
-
-    def restore(self, parts: Sequence[LowRankGridTensor | GridTensor]) -> list[Array]:
-        """Return the quantised tensors."""
-        return [part.restore() for part in parts]
-
-    def write(self, parts: Sequence[LowRankGridTensor | GridTensor], sink: Sink) -> None:
-        """Write the tensors to a stream."""
-        for part in parts:
-            if isinstance(part, GridTensor):
-                write_grid(sink, part)
-                continue
-            write_kind(sink, part.dtype, part.step == 0)
-            if part.step:
-                write_scale(sink, part.step, part.dtype)
-                write_low_rank(sink, part.low_rank)
-                if len(part.low_rank.digits):
-                    sink.uniform(part.coarsening, 5)
-                write_integers(sink, part.integers)
-
-    def read(self, layout: ParameterLayout, source: Decoder) -> list[LowRankGridTensor | GridTensor]:
-        """Read the tensors of a layout from a stream.
-
-        Args:
-            layout: Names and shapes.
-            source: The stream.
-
-        Returns:
-            The tensors, low rank and rest or on their grids.
-
-        Raises:
-            MeasurementError: No message has such a stream.
-        """
-        return [_read(source, *tensor) for tensor in zip(layout.names, layout.shapes, layout.sizes, strict=True)]
-
-
-def _read(source: Decoder, name: str, shape: tuple[int, ...], size: int) -> LowRankGridTensor | GridTensor:
-    if not is_matrix(shape):
-        return read_grid(source, name, shape)
-    dtype, zero = read_kind(source)
-    if zero:
-        return _zero(shape, dtype)
-    step = read_scale(source, name, dtype)
-    low_rank = read_low_rank(source, name, shape)
-    coarsening = int(source.uniform(1, 5)[0]) if len(low_rank.digits) else 0
-    return LowRankGridTensor(low_rank, coarsening, read_integers(source, size), step, shape, dtype)
-
-
-def _split(name: str, array: Array, knob: float) -> LowRankGridTensor | GridTensor:
-    scale = root_mean_square(array)
-    if not is_matrix(array.shape):
-        return round_to_grid(name, array, knob * scale)
-    if scale == 0:
-        return _zero(array.shape, array.dtype)
-    parts = decomposition(array)
-    step = in_type(knob * scale, array.dtype)
-    relative = step / scale
-    rank, coarsening = _rank(parts, relative)
-    low_rank = parts.rounded(name, rank, math.ldexp(relative, coarsening))
-    rest = as_matrix(array) / relative - np.ldexp(low_rank.product(), coarsening)
-    integers = nearest_integers(name, rest.ravel())
-    if not (integers.any() or len(low_rank.digits)):
-        return _zero(array.shape, array.dtype)
-    return LowRankGridTensor(low_rank, coarsening, integers, step, array.shape, array.dtype)
+    def read_tensor(self, source: Decoder, name: str, shape: tuple[int, ...]) -> LowRankGridTensor | GridTensor:
+        """Read what `write_tensor` wrote."""
+        if not is_matrix(shape):
+            return read_grid(source, name, shape)
+        dtype, zero = read_kind(source)
+        if zero:
+            return _zero(shape, dtype)
+        step = read_scale(source, name, dtype)
+        low_rank = read_low_rank(source, name, shape)
+        coarsening = int(source.uniform(1, 5)[0]) if len(low_rank.digits) else 0
+        return LowRankGridTensor(low_rank, coarsening, read_integers(source, math.prod(shape)), step, shape, dtype)
 
 
 def _rank(parts: Decomposition, step: float) -> tuple[int, int]:

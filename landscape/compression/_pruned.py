@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,13 @@ from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.compression._entropy import Decoder, Integers, Sink
 from landscape.compression._integers import nearest_integers, read_integers, write_integers
+from landscape.compression._per_tensor import PerTensor
 from landscape.compression._scales import (
     DType,
     cast,
     damaged,
     geometric_ladder,
     in_type,
-    positive_knob,
     read_kind,
     read_scale,
     root_mean_square,
@@ -59,7 +58,7 @@ class PrunedTensor:
         return flat.reshape(self.shape)
 
 
-class Pruned:
+class Pruned(PerTensor[PrunedTensor]):
     """Magnitude pruning; the knob is the threshold in units of the tensor's root mean square.
 
     What is left is rounded to a grid of half the threshold, so that pruning makes most of the error. The
@@ -69,76 +68,41 @@ class Pruned:
     """
 
     name = "pruned"
+    knob_is = "threshold over root mean square"
 
     def ladder(self, layout: ParameterLayout) -> npt.NDArray[np.float64]:
         """Return the knobs, coarse to fine: from where every weight is pruned, down to 2^-14."""
         return geometric_ladder(layout, _FINEST, coarsest=1.0)
 
-    def quantise(self, arrays: Mapping[str, Array], knob: float) -> list[PrunedTensor]:
-        """Prune each tensor at `knob` times its root mean square.
+    def quantise_tensor(self, name: str, array: Array, knob: float) -> PrunedTensor:
+        """Prune a tensor at `knob` times its root mean square."""
+        step = in_type(knob * root_mean_square(array) / _STEPS, array.dtype)
+        with np.errstate(over="ignore"):
+            scaled = array.ravel().astype(np.float64) / step
+        integers, kept = nearest_integers(name, scaled), np.abs(scaled) >= _STEPS
+        if not kept.any():
+            return _zero(array.shape, array.dtype)
+        return PrunedTensor(kept.astype(np.int64), integers[kept], step, array.shape, array.dtype)
 
-        Args:
-            arrays: The tensors by name.
-            knob: The relative threshold, positive.
+    def write_tensor(self, part: PrunedTensor, sink: Sink) -> None:
+        """Write which elements are left, and these."""
+        write_kind(sink, part.dtype, part.step == 0)
+        if part.step:
+            write_scale(sink, part.step, part.dtype)
+            write_symbols(sink, part.kept, np.bincount(part.kept, minlength=2))
+            write_integers(sink, np.where(part.values > 0, part.values - _STEPS, part.values + _STEPS - 1))
 
-        Returns:
-            The pruned tensors.
-
-        Raises:
-            ValueError: The knob is not a positive number, or so fine that integers pass 2^52.
-        """
-        positive_knob(knob, "threshold over root mean square")
-        return [_prune(name, array, knob) for name, array in arrays.items()]
-
-    def restore(self, parts: Sequence[PrunedTensor]) -> list[Array]:
-        """Return the pruned tensors."""
-        return [part.restore() for part in parts]
-
-    def write(self, parts: Sequence[PrunedTensor], sink: Sink) -> None:
-        """Write the tensors to a stream."""
-        for part in parts:
-            write_kind(sink, part.dtype, part.step == 0)
-            if part.step:
-                write_scale(sink, part.step, part.dtype)
-                write_symbols(sink, part.kept, np.bincount(part.kept, minlength=2))
-                write_integers(sink, np.where(part.values > 0, part.values - _STEPS, part.values + _STEPS - 1))
-
-    def read(self, layout: ParameterLayout, source: Decoder) -> list[PrunedTensor]:
-        """Read the tensors of a layout from a stream.
-
-        Args:
-            layout: Names and shapes.
-            source: The stream.
-
-        Returns:
-            The pruned tensors.
-
-        Raises:
-            MeasurementError: No message has such a stream.
-        """
-        return [_read(source, *tensor) for tensor in zip(layout.names, layout.shapes, layout.sizes, strict=True)]
-
-
-def _read(source: Decoder, name: str, shape: tuple[int, ...], size: int) -> PrunedTensor:
-    dtype, zero = read_kind(source)
-    if zero:
-        return _zero(shape, dtype)
-    step, kept = read_scale(source, name, dtype), read_symbols(source, size, 2)
-    if not kept.any():
-        raise MeasurementError(damaged(f"tensor '{name}' announces weights and keeps none", "at least one"))
-    values = read_integers(source, int(kept.sum()))
-    values = np.where(values >= 0, values + _STEPS, values - _STEPS + 1)
-    return PrunedTensor(kept, values, step, shape, dtype)
-
-
-def _prune(name: str, array: Array, knob: float) -> PrunedTensor:
-    step = in_type(knob * root_mean_square(array) / _STEPS, array.dtype)
-    with np.errstate(over="ignore"):
-        scaled = array.ravel().astype(np.float64) / step
-    integers, kept = nearest_integers(name, scaled), np.abs(scaled) >= _STEPS
-    if not kept.any():
-        return _zero(array.shape, array.dtype)
-    return PrunedTensor(kept.astype(np.int64), integers[kept], step, array.shape, array.dtype)
+    def read_tensor(self, source: Decoder, name: str, shape: tuple[int, ...]) -> PrunedTensor:
+        """Read what `write_tensor` wrote."""  # noqa: DOC201, DOC501 - as the base says
+        dtype, zero = read_kind(source)
+        if zero:
+            return _zero(shape, dtype)
+        step, kept = read_scale(source, name, dtype), read_symbols(source, math.prod(shape), 2)
+        if not kept.any():
+            raise MeasurementError(damaged(f"tensor '{name}' announces weights and keeps none", "at least one"))
+        values = read_integers(source, int(kept.sum()))
+        values = np.where(values >= 0, values + _STEPS, values - _STEPS + 1)
+        return PrunedTensor(kept, values, step, shape, dtype)
 
 
 def _zero(shape: tuple[int, ...], dtype: DType) -> PrunedTensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,12 @@ from landscape._layout import ParameterLayout
 from landscape.compression._entropy import Decoder, Sink
 from landscape.compression._grid import GridTensor, read_grid, round_to_grid, write_grid
 from landscape.compression._low_rank import LowRank, decomposition, is_matrix, read_low_rank, write_low_rank
+from landscape.compression._per_tensor import PerTensor
 from landscape.compression._scales import (
     DType,
     cast,
     geometric_ladder,
     in_type,
-    positive_knob,
     read_kind,
     read_scale,
     root_mean_square,
@@ -53,7 +52,7 @@ class SVDTensor:
             return cast(self.low_rank.product() * self.step, self.dtype).reshape(self.shape)
 
 
-class TruncatedSVD:
+class TruncatedSVD(PerTensor[SVDTensor | GridTensor]):
     """Singular directions above the noise, with rounded factors; the knob is the step in root mean squares.
 
     One step Δ stands for the rank too. Both factors of a direction are rounded so that each element makes the error
@@ -68,76 +67,41 @@ class TruncatedSVD:
     """
 
     name = "svd"
+    knob_is = "step over root mean square"
 
     def ladder(self, layout: ParameterLayout) -> npt.NDArray[np.float64]:
         """Return the knobs, coarse to fine: from where everything rounds to zero, down to 2^-12."""
         return geometric_ladder(layout, _FINEST)
 
-    def quantise(self, arrays: Mapping[str, Array], knob: float) -> list[SVDTensor | GridTensor]:
-        """Keep each matrix's directions above the noise of a step of `knob` root mean squares.
+    def quantise_tensor(self, name: str, array: Array, knob: float) -> SVDTensor | GridTensor:
+        """Keep a matrix's directions above the noise of a step of `knob` root mean squares."""
+        scale = root_mean_square(array)
+        if not is_matrix(array.shape):
+            return round_to_grid(name, array, knob * scale)
+        if scale == 0:
+            return SVDTensor(LowRank.nothing(array.shape), 0.0, array.shape, array.dtype)
+        parts = decomposition(array)
+        step = in_type(knob * scale, array.dtype)
+        noise = (len(parts.left) + len(parts.right)) * (step / scale) ** 2 / 12
+        low_rank = parts.rounded(name, int((parts.values**2 > noise).sum()), step / scale)
+        return SVDTensor(low_rank, step if len(low_rank.digits) else 0.0, array.shape, array.dtype)
 
-        Args:
-            arrays: The tensors by name.
-            knob: The relative step, positive.
+    def write_tensor(self, part: SVDTensor | GridTensor, sink: Sink) -> None:
+        """Write a matrix of low rank, or what is on its grid."""
+        if isinstance(part, GridTensor):
+            write_grid(sink, part)
+            return
+        write_kind(sink, part.dtype, part.step == 0)
+        if part.step:
+            write_scale(sink, part.step, part.dtype)
+            write_low_rank(sink, part.low_rank)
 
-        Returns:
-            The tensors, matrices of low rank or on their grids.
-
-        Raises:
-            ValueError: The knob is not a positive number, or so fine that integers pass 2^52.
-        """
-        positive_knob(knob, "step over root mean square")
-        return [_truncate(name, array, knob) for name, array in arrays.items()]
-
-    def restore(self, parts: Sequence[SVDTensor | GridTensor]) -> list[Array]:
-        """Return the quantised tensors."""
-        return [part.restore() for part in parts]
-
-    def write(self, parts: Sequence[SVDTensor | GridTensor], sink: Sink) -> None:
-        """Write the tensors to a stream."""
-        for part in parts:
-            if isinstance(part, GridTensor):
-                write_grid(sink, part)
-                continue
-            write_kind(sink, part.dtype, part.step == 0)
-            if part.step:
-                write_scale(sink, part.step, part.dtype)
-                write_low_rank(sink, part.low_rank)
-
-    def read(self, layout: ParameterLayout, source: Decoder) -> list[SVDTensor | GridTensor]:
-        """Read the tensors of a layout from a stream.
-
-        Args:
-            layout: Names and shapes.
-            source: The stream.
-
-        Returns:
-            The tensors, matrices of low rank or on their grids.
-
-        Raises:
-            MeasurementError: No message has such a stream.
-        """
-        return [_read(source, name, shape) for name, shape in zip(layout.names, layout.shapes, strict=True)]
-
-
-def _read(source: Decoder, name: str, shape: tuple[int, ...]) -> SVDTensor | GridTensor:
-    if not is_matrix(shape):
-        return read_grid(source, name, shape)
-    dtype, zero = read_kind(source)
-    if zero:
-        return SVDTensor(LowRank.nothing(shape), 0.0, shape, dtype)
-    step = read_scale(source, name, dtype)
-    return SVDTensor(read_low_rank(source, name, shape), step, shape, dtype)
-
-
-def _truncate(name: str, array: Array, knob: float) -> SVDTensor | GridTensor:
-    scale = root_mean_square(array)
-    if not is_matrix(array.shape):
-        return round_to_grid(name, array, knob * scale)
-    if scale == 0:
-        return SVDTensor(LowRank.nothing(array.shape), 0.0, array.shape, array.dtype)
-    parts = decomposition(array)
-    step = in_type(knob * scale, array.dtype)
-    noise = (len(parts.left) + len(parts.right)) * (step / scale) ** 2 / 12
-    low_rank = parts.rounded(name, int((parts.values**2 > noise).sum()), step / scale)
-    return SVDTensor(low_rank, step if len(low_rank.digits) else 0.0, array.shape, array.dtype)
+    def read_tensor(self, source: Decoder, name: str, shape: tuple[int, ...]) -> SVDTensor | GridTensor:
+        """Read what `write_tensor` wrote."""
+        if not is_matrix(shape):
+            return read_grid(source, name, shape)
+        dtype, zero = read_kind(source)
+        if zero:
+            return SVDTensor(LowRank.nothing(shape), 0.0, shape, dtype)
+        step = read_scale(source, name, dtype)
+        return SVDTensor(read_low_rank(source, name, shape), step, shape, dtype)
