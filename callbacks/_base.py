@@ -23,7 +23,7 @@ from landscape.objective import Evaluation, Objective
 from landscape.record import GroupSchema
 
 
-class LandscapeCallback(Resumable, CallbackBase, abc.ABC):
+class LandscapeCallback(Resumable, CallbackBase):
     """Measures at a cadence and records one row an event; subclasses say what.
 
     In data-parallel training the processes share the measurement batches and all get the same numbers, which rank 0

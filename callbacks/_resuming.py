@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _FILE_NAME = "landscape.h5"
 
 
-class Resumable:
+class Resumable(abc.ABC):
     """What a callback leaves in a checkpoint, so that a resumed training goes on in the file of its run.
 
     Attributes:
@@ -37,9 +38,9 @@ class Resumable:
         """Remember the file of the run that is being resumed."""
         self.former_run = {key: state_dict[key] for key in ("path", "run_id") if key in state_dict}
 
+    @abc.abstractmethod
     def _settings(self) -> dict[str, Any]:
         """Return all settings that tell it from another callback of its class."""
-        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what leads to the Trainer: the open session, and the module's methods that Lightning attaches."""
