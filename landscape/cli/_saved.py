@@ -11,52 +11,53 @@ from landscape.callbacks._weights_file import read_position
 from landscape.cli._targets import RUN_SUFFIXES, build_model, load_into
 from landscape.record import open_run
 
+Place = tuple[int, int, int | None, Path]
 
-def positions(paths: Sequence[Path]) -> list[tuple[int, int, Path]]:
+
+def positions(paths: Sequence[Path]) -> list[Place]:
     """Put files in the order of their training.
 
     Args:
         paths: Checkpoints, state dicts or run files.
 
     Returns:
-        Step, epoch and path of each, by step; where a step is not known or comes twice, files are numbered in the
-        order given.
+        Step, epoch, row in a run file (else None) and path of each, by step; where a step is not known or comes twice,
+        they are numbered in the order given.
     """
-    found = []
+    found: list[Place] = []
     for path in paths:
         if path.suffix in RUN_SUFFIXES:
             trajectory = open_run(path).trajectory()
             found += [
-                (int(step), int(epoch), path)
-                for step, epoch in zip(trajectory.steps, trajectory.scalars["epoch"], strict=True)
+                (int(step), int(epoch), row, path)
+                for row, (step, epoch) in enumerate(zip(trajectory.steps, trajectory.scalars["epoch"], strict=True))
             ]
         else:
             at = read_position(path)
-            found.append((-1, -1, path) if at is None else (*at, path))
-    steps = [step for step, _, _ in found]
+            found.append((-1, -1, None, path) if at is None else (*at, None, path))
+    steps = [step for step, *_ in found]
     if min(steps) < 0 or len(set(steps)) < len(steps):
-        return [(number, epoch, path) for number, (_, epoch, path) in enumerate(found)]
+        return [(number, *rest) for number, (_, *rest) in enumerate(found)]
     return sorted(found, key=lambda one: one[0])
 
 
-def load(model: Any, places: Sequence[tuple[int, int, Path]]) -> Iterator[Saved]:
-    """Build the model once a file, and load each of the saved weights into it.
+def load(model: Any, places: Sequence[Place]) -> Iterator[Saved]:
+    """Build a model once for each file, and load the saved weights into it one after another.
 
     Args:
         model: What makes a model; see `build_model`.
         places: As `positions` returns them.
 
     Yields:
-        The weights in a model, one after another.
+        The model with each of the weights: to be measured before the next is asked for.
     """
-    runs: dict[Path, Any] = {}
-    for step, epoch, path in places:
-        built = build_model(model, path)
-        if path.suffix in RUN_SUFFIXES:
-            if path not in runs:
-                trajectory = open_run(path).trajectory()
-                runs[path] = (trajectory, enumerate(trajectory))
-            trajectory, vectors = runs[path]
-            index, vector = next(vectors)
-            load_into(built, trajectory.select([index]).state_dict(vector), path)
-        yield Saved(step, epoch, built, str(path))
+    built: dict[Path, Any] = {}
+    trajectories: dict[Path, Any] = {}
+    for step, epoch, row, path in places:
+        if path not in built:
+            built[path] = build_model(model, path)
+        if row is not None:
+            trajectory = trajectories.setdefault(path, open_run(path).trajectory())
+            one = trajectory.select([row])
+            load_into(built[path], one.state_dict(next(iter(one))), path)
+        yield Saved(step, epoch, built[path], str(path))

@@ -156,11 +156,23 @@ def make_objective(model: nn.Module, loss: Any, batches: list[Any]) -> Objective
 
     Returns:
         The objective.
+
+    Raises:
+        LandscapeError: The model and the data do not fit.
     """
-    if loss is None and hasattr(model, "training_step"):
-        return Objective.from_lightning(model, batches)
-    # A class such as torch.nn.CrossEntropyLoss is made with its defaults.
-    return Objective(model, F.cross_entropy if loss is None else loss() if isinstance(loss, type) else loss, batches)
+    made = loss() if isinstance(loss, type) else loss  # a class such as torch.nn.CrossEntropyLoss: with its defaults
+    try:
+        if loss is None and hasattr(model, "training_step"):
+            return Objective.from_lightning(model, batches)
+        return Objective(model, F.cross_entropy if made is None else made, batches)
+    except LandscapeError:
+        raise
+    except Exception as error:  # whatever a model raises on examples that are not for it
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise LandscapeError(
+            f"{type(model).__name__} cannot be evaluated on these examples ({type(error).__name__}: {reason}); check "
+            "that the model and the loss take the batches that --data gives"
+        ) from error
 
 
 def call(target: Callable[..., Any], settings: Mapping[str, Any], what: str) -> Any:

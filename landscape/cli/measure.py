@@ -25,6 +25,7 @@ _MEASURES: dict[str, type[LandscapeCallback]] = {
     "bits": Compressibility,
     "learning-coefficient": LearningCoefficient,
 }
+_OF_TRAININGS = ("every_n_epochs", "every_n_steps", "budget", "common")  # settings that say when, not what
 _EXAMPLE = (
     "\b\nExample:\n"
     "  landscape measure epoch=*.ckpt --model project.net:LitNet --data project.data:DigitsData --out measured.h5\n"
@@ -93,7 +94,7 @@ def _callbacks(measures: tuple[str, ...], settings: tuple[str, ...], seed: int) 
             raise click.BadParameter(
                 f"{measure!r} is not among what is measured: {', '.join(given)}", param_hint="--set"
             )
-        known = list(inspect.signature(_MEASURES[measure]).parameters)[:-1]
+        known = [each for each in inspect.signature(_MEASURES[measure]).parameters if each not in _OF_TRAININGS]
         if name not in known:
             raise click.BadParameter(
                 f"{measure} has no setting {name!r}; it has: {', '.join(known)}", param_hint="--set"

@@ -48,6 +48,10 @@ def batches():
 
 def held_out():
     return batches()[:1]
+
+
+def narrow():
+    return [(x[:, :2], y) for x, y in batches()]
 """
 
 
@@ -121,6 +125,25 @@ def test_every_snapshot_of_a_run_gives_what_its_callback_recorded(runner, folder
     assert np.isfinite(measured["held_out_loss"].values).all()
 
 
+def test_a_run_that_is_named_twice_is_measured_twice(runner, folder, tmp_path):
+    out = tmp_path / "out.h5"
+    result = run(runner, folder, *[str(folder / "run.h5")] * 2, "--measure", "sharpness", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    data = open_run(out).dataset("sharpness")
+    assert data["step"].values.tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(data["average_case"].values[:3], data["average_case"].values[3:])
+    assert len(set(data["average_case"].values)) == 3
+
+
+def test_data_that_do_not_fit_the_model_are_a_sentence(runner, folder, tmp_path):
+    out = ["--out", str(tmp_path / "out.h5")]
+    where = ["--model", f"{folder}/net.py:Lit", "--data", f"{folder}/net.py:narrow"]
+    result = runner.invoke(main, ["measure", str(folder / "last.ckpt"), *where, *out])
+    assert result.exit_code == 1
+    assert "Lit cannot be evaluated on these examples (RuntimeError" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_plain_state_dicts_are_numbered(runner, folder, tmp_path):
     out = tmp_path / "out.h5"
     both = [str(folder / "plain.pt")] * 2
@@ -140,6 +163,7 @@ def test_plain_state_dicts_are_numbered(runner, folder, tmp_path):
         (["last.ckpt", "--out", "out.h5", "--set", "bits"], 2, "MEASURE.NAME=VALUE"),
         (["last.ckpt", "--out", "out.h5", "--set", "bits.k=3"], 2, "bits has no setting 'k'"),
         (["last.ckpt", "--out", "out.h5", "--set", "spectrum.k=0"], 2, "k"),
+        (["last.ckpt", "--out", "out.h5", "--set", "spectrum.budget=0.1"], 2, "no setting 'budget'"),
         (["last.ckpt", "--out", "out.h5", "--measure", "bits", "--set", "spectrum.k=1"], 2, "not among"),
     ],
 )
