@@ -37,7 +37,7 @@ def positions(paths: Sequence[Path]) -> list[Place]:
             found.append((-1, -1, None, path) if at is None else (*at, None, path))
     steps = [step for step, *_ in found]
     if min(steps) < 0 or len(set(steps)) < len(steps):
-        return [(number, *rest) for number, (_, *rest) in enumerate(found)]
+        return [(number, epoch, row, path) for number, (_, epoch, row, path) in enumerate(found)]
     return sorted(found, key=lambda one: one[0])
 
 
