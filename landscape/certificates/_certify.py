@@ -22,6 +22,7 @@ from landscape.certificates._payload import decode_payload, payload_of, used_nam
 from landscape.certificates._post_training import code_weights
 from landscape.certificates._skeleton import Architecture, Skeleton, construct, difference, require_nothing_beside
 from landscape.certificates._subspace import SubspaceCode
+from landscape.objective import Objective
 
 FAMILY = "uniform-tensor"
 
@@ -91,6 +92,7 @@ def certify(
         building = architecture
         skeleton = construct(building, network.seed)
         objective = objective_of(skeleton.module, batches, loss_fn)
+        data = _draws(objective, repeats_are_draws)
         require_answers_of_one_example(objective)
         code: Any = network
     else:
@@ -105,15 +107,13 @@ def certify(
         if differs:
             raise MeasurementError(f"the network is not what the architecture builds: {differs}")
         objective = objective_of(working.module, batches, loss_fn)
+        data = _draws(objective, repeats_are_draws)
         # As constructed as well: weights that are coded coarsely may all be zero, which shows nothing.
         require_answers_of_one_example(objective)
         code = code_weights(
             working, trained, constructed, objective, family=family, seed=seed, delta=delta, progress=progress
         )
         skeleton = constructed or working
-    data = examples_fingerprint(objective.batches)
-    if not repeats_are_draws:
-        require_draws(data, objective.n_examples)
     payload = payload_of(code, skeleton)
     described = skeleton.describe() | {"settings": dict(settings or {})}
     described["constructed"] = skeleton.checksum(used_names(code, skeleton))
@@ -140,3 +140,11 @@ def certify(
         loss=str(objective.describe()["loss"]).split(",")[0],
         versions={"landscape": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
     )
+
+
+def _draws(objective: Objective, repeats_are_draws: bool) -> dict[str, Any]:
+    """Return the fingerprint of the examples, and refuse copies before anything dear is done with them."""
+    data = examples_fingerprint(objective.batches)
+    if not repeats_are_draws:
+        require_draws(data, objective.n_examples)
+    return data

@@ -57,7 +57,8 @@ def load(model: Any, places: Sequence[Place]) -> Iterator[Saved]:
         if path not in built:
             built[path] = build_model(model, path)
         if row is not None:
-            trajectory = trajectories.setdefault(path, open_run(path).trajectory())
-            one = trajectory.select([row])
+            if path not in trajectories:
+                trajectories[path] = open_run(path).trajectory()
+            one = trajectories[path].select([row])
             load_into(built[path], one.state_dict(next(iter(one))), path)
         yield Saved(step, epoch, built[path], str(path))
