@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib import pyplot as plt
 
@@ -95,10 +94,10 @@ def _figures(run: Run) -> list[dict[str, str]]:
 
 
 def _picture(title: str, draw: Callable[[], Any]) -> dict[str, str]:
-    """Draw a picture off screen; what it warns of stands below it, and why it failed in its place."""
+    """Draw a picture and close it; what it warns of stands below it, and why it failed in its place."""
     said: list[str] = []
     image = ""
-    with mpl.rc_context(), plt.ioff(), warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             axes = draw()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -49,9 +49,22 @@ _NARROWEST = 20  # characters a line at least
 _LABEL = {"x": 64, "y": 46}  # characters of an axis label that a picture of ordinary size has room for
 
 
-def style() -> AbstractContextManager[Any]:
-    """Return the context in which a picture is drawn; matplotlib's own settings come back after it."""
-    return mpl.rc_context(_SETTINGS)  # type: ignore[arg-type]  # its stub lists every name
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw a picture in our style; the settings that it changes come back after it.
+
+    Those alone: `matplotlib.rc_context` would bring all back, and with them undo that a notebook becomes interactive at
+    its first figure, so that no later one would be shown.
+
+    Yields:
+        Nothing.
+    """
+    former = {name: mpl.rcParams[name] for name in _SETTINGS}
+    mpl.rcParams.update(_SETTINGS)
+    try:
+        yield
+    finally:
+        mpl.rcParams.update(former)
 
 
 def new_axes(
