@@ -34,6 +34,8 @@ class Correlation(Result):
 
     def __str__(self) -> str:
         percent = f"{100 * self.confidence:g} %"
+        if np.isnan(self.low):  # too few pairs
+            return f"τ = {self.tau:.2f} (n = {self.n}, no interval)".replace("-", "−")
         text = f"τ = {self.tau:.2f} [{self.low:.2f}, {self.high:.2f}] ({percent} bootstrap interval, n = {self.n})"
         return text.replace("-", "−")
 

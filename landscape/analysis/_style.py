@@ -59,12 +59,13 @@ def style() -> Iterator[None]:
     Yields:
         Nothing.
     """
-    former = {name: mpl.rcParams[name] for name in _SETTINGS}
-    mpl.rcParams.update(_SETTINGS)
+    settings: Any = mpl.rcParams  # its stub lists every name
+    former = {name: settings[name] for name in _SETTINGS}
+    settings.update(_SETTINGS)
     try:
         yield
     finally:
-        mpl.rcParams.update(former)
+        settings.update(former)
 
 
 def new_axes(

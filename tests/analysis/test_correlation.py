@@ -93,6 +93,7 @@ def test_the_seed_decides_and_the_result_is_frozen() -> None:
 
 def test_it_prints_its_interval() -> None:
     assert str(kendall([1, 2, 3, 4], [4, 3, 2, 1])) == "τ = −1.00 [−1.00, −1.00] (95 % bootstrap interval, n = 4)"
+    assert str(kendall([1, 2], [2, 1])) == "τ = −1.00 (n = 2, no interval)"
 
 
 @pytest.mark.parametrize(
