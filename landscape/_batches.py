@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from landscape._errors import MeasurementError
+
+
+class DrawnBatches(list[Any]):
+    """Measurement batches that were drawn from a loader, with what is known of the items in them.
+
+    Attributes:
+        items: Number of dataset items in each batch, in order; None where it is not known.
+        source: Where the batches come from, such as "dataset".
+        samples: The items of the first batches before collation, for checks that cut and join examples; may be empty.
+        collate: Makes a batch of such items as the training loop would (collated, converted, on the device); None where
+            `samples` is empty.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any] = (),
+        items: Sequence[int] | None = None,
+        source: str = "given",
+        samples: Sequence[Sequence[Any]] = (),
+        collate: Callable[[Sequence[Any]], Any] | None = None,
+    ):
+        super().__init__(batches)
+        self.items = None if items is None else list(items)
+        self.source = source
+        self.samples = [list(part) for part in samples]
+        self.collate = collate
 
 
 def leaves(batch: Any) -> list[Any]:

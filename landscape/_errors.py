@@ -11,5 +11,9 @@ class MeasurementError(LandscapeError):
     """A measure cannot be taken on this model, loss or data (a NaN loss, more eigenvalues than parameters, ...)."""
 
 
+class SurrogateError(MeasurementError):
+    """A derivative of this model is not that of its loss, so a measure that rests on it is refused."""
+
+
 class FileError(LandscapeError):
     """A run file is missing, damaged, of a newer schema, held by somebody else, or cannot be written."""
