@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,27 @@ import torch
 from torch import nn
 
 from landscape import _batches, _distributed
+from landscape._additivity import Experiment, Look, disturbed, require_number, tolerance
 from landscape._errors import MeasurementError
+from landscape._examples import Reading, readings
 from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
 from landscape._second_order import forward_kernels, plain_kernels
-from landscape._step import ModelStep, TrainingStep
-from landscape._weighing import Watch, probe_determinism, weigh
+from landscape._step import ModelStep, SkippedBatch, TrainingStep
+from landscape._weighing import Watch, Weighting, agree, require_function, weigh
 from landscape.isolation import isolated
 
 
 class BatchLosses:
-    """Held batches, a model and its loss, prepared for measuring: weights, types, isolation, the loss of each batch."""
+    """Held batches, a model and its loss, prepared for measuring: weights, types, isolation, the loss of each batch.
+
+    Attributes:
+        weighting: What the loss of a batch divides by: "examples", "targets", "weights" or "batches".
+        batch_sizes: Number of examples in each batch; 0 for a batch that the step skips.
+        n_examples: Their sum.
+    """
 
     _step: ModelStep | TrainingStep
-    _watch = Watch.STEP
 
     def _setup(
         self,
@@ -36,6 +44,8 @@ class BatchLosses:
         mode: str,
         dtype: torch.dtype | None,
         noise_seed: int | None,
+        batch_weight: Callable[[Any], Any] | None = None,
+        known: Weighting | None = None,
     ) -> None:
         if mode not in ("eval", "train"):
             raise ValueError(f"mode is {mode!r}; it must be 'eval' or 'train'")
@@ -43,8 +53,10 @@ class BatchLosses:
         self.mode = mode
         self.noise_seed = 0 if noise_seed is None and mode == "train" else noise_seed
         self._step = step
+        self._batch_weight = batch_weight or getattr(module, "landscape_batch_weight", None)
         self._depth = 0
         self._within_kernels = False
+        self._differentiates = ""  # what the step takes derivatives by: nothing, "inputs" or "parameters"
         self._point: torch.Tensor | None = None
         self._point_buffers: dict[str, torch.Tensor] = {}
         self._shared_buffers: dict[str, torch.Tensor] = {}
@@ -55,22 +67,130 @@ class BatchLosses:
         self.dtype = self._tensors.dtype
         # A loader's own generators and counters are put back; of a plain list of data there is nothing to restore.
         with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
-            self.batches = [_batches.cast(batch, self.device, self.dtype) for batch in batches]
+            held = batches if isinstance(batches, list) else list(batches)
+            self.source = getattr(held, "source", "given")
+            self.batches = [self._cast(batch) for batch in held]
             if not self.batches:
                 raise MeasurementError("there are no batches to measure; give at least one batch of examples")
-            self.batch_sizes = [_batches.n_examples(batch) for batch in self.batches]
-            self.n_examples = sum(self.batch_sizes)
-            if not self.n_examples:
-                raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
-            parameters = self._tensors.parameters(None)
-            self._scales = [1.0] * len(self.batches)
-            self._weights, self._scales, self._watch = weigh(
-                lambda index, observer: self._observed_loss(index, parameters, None, observer),
-                self.batch_sizes,
-                step.summed,
-            )
+            self._weigh(held, known)
             self.own = list(range(len(self.batches)))
-            probe_determinism(lambda: self.batch_loss(self.counted[0], parameters))
+
+    def _weigh(self, held: list[Any], known: Weighting | None) -> None:
+        """Take the first look at the batches: what is an example, what the loss divides by, is it a function."""
+        found = readings(self.batches, getattr(held, "items", None))
+        if not sum(found[0].counts):
+            raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
+        self._step.pairs = self._step.pairs and not found[0].lists_examples
+        self._scales = [1.0] * len(self.batches)
+        self._require_function()
+        looks = [self._look(batch, index, self._tensors.parameters(None)) for index, batch in enumerate(self.batches)]
+        given = None
+        if self._batch_weight is not None:
+            say, name = self._batch_weight, getattr(self._batch_weight, "__name__", "batch_weight")
+            given = [require_number(say(_batches.fresh(batch)), name, batch) for batch in self.batches]
+
+        def experiment(reading: Reading) -> Experiment:
+            return Experiment(self.batches, reading, held, looks, self._look_at_piece(), self._cast)
+
+        noisy = self.noise_seed is not None and self._is_random()
+        with self._quiet():
+            weighed = weigh(found, looks, experiment, tolerance(self.dtype, self.device), noisy, given, known)
+        self._weighting, self._reading, self._watch = weighed.weighting, weighed.reading, weighed.watch
+        self._weights, self._scales = weighed.weights, weighed.scales
+        counts = zip(weighed.reading.counts, looks, strict=True)
+        self.batch_sizes = [0 if look.loss is None else count for count, look in counts]
+        self.n_examples = sum(self.batch_sizes)
+        if self.weighting == "batches" and known is None:
+            warnings.warn(
+                f"the loss of {type(self.module).__name__} is measured as the mean over the batches as they are "
+                "given, so it depends on how the examples are cut into batches. The reason: "
+                f"{weighed.weighting.evidence}. If the loss of a batch does divide by something, say by what with "
+                "batch_weight=, or with a method landscape_batch_weight(self, batch) on the module",
+                stacklevel=4,
+            )
+
+    def _require_function(self) -> None:
+        """Evaluate one batch twice, without gradients and with them; find out whether the step itself differentiates.
+
+        Raises:
+            SkippedBatch: The step skips every batch.
+            MeasurementError: The loss is not a function of the parameters.
+            RuntimeError: The model itself failed.
+        """
+        index = self._first_counted()
+        losses = []
+        for gradients in (False, True, True):
+            try:
+                losses.append(self._value(self.batches[index], index, gradients))
+            except RuntimeError as error:
+                if self._differentiates == "parameters" or "does not require grad" not in str(error):
+                    raise
+                # The step takes derivatives: by its inputs (physics-informed networks, gradient penalties), or if that
+                # fails too, by its parameters (inner loops of meta-learning).
+                self._differentiates = "parameters" if self._differentiates else "inputs"
+                return self._require_function()
+            if len(losses) == 2 and agree(*losses):
+                return None
+        if agree(losses[1], losses[2]):  # a step that looks whether gradients are enabled
+            self._differentiates = self._differentiates or "inputs"
+            return None
+        return require_function(losses[1:])
+
+    def _first_counted(self) -> int:
+        """Return the number of the first batch that the step does not skip."""
+        for index, batch in enumerate(self.batches):
+            try:
+                self._value(batch, index, gradients=True)
+            except SkippedBatch:
+                if index + 1 == len(self.batches):
+                    raise
+            except RuntimeError:
+                return index
+            else:
+                return index
+        raise AssertionError("no batches")
+
+    def _value(self, batch: Any, index: int, gradients: bool) -> torch.Tensor:
+        parameters = self._tensors.parameters(None, grad=self._differentiates == "parameters")
+        with torch.set_grad_enabled(gradients or bool(self._differentiates)):
+            return self._evaluated(batch, index, parameters, None, None).detach()
+
+    def _look(self, batch: Any, index: int, parameters: Sequence[torch.Tensor]) -> Look:
+        """Evaluate a batch and watch the loss functions that are called, in the given loss function and elsewhere."""
+        inside = LossObserver()
+        with LossObserver() as observer, self.without_graph():
+            try:
+                loss = float(self._evaluated(batch, index, parameters, None, inside))
+            except SkippedBatch:
+                return Look(None)
+        return Look(loss, tuple(observer.calls), observer.classifies, len(observer.calls) != len(inside.calls))
+
+    def _look_at_piece(self) -> Callable[[Any, int, int], Look]:
+        """Return what evaluates pieces of batches at the present point (number 0) and at disturbed ones."""
+        kept: dict[int, list[torch.Tensor]] = {}
+
+        def evaluate(batch: Any, index: int, point: int) -> Look:
+            if point not in kept:
+                kept.clear()  # one vector at a time
+                start = self._tensors.vector()
+                kept[point] = self._tensors.parameters(disturbed(start, self.layout, point) if point else None)
+            return self._look(batch, index, self.differentiable(kept[point]))
+
+        return evaluate
+
+    def _is_random(self) -> bool:
+        """Whether the loss changes with the seed of its noise."""
+        index, seed = self._first_counted(), self.noise_seed
+        with self._quiet():
+            first = self._value(self.batches[index], index, gradients=False)
+            try:
+                self.noise_seed = int(seed or 0) + 7919
+                return not agree(first, self._value(self.batches[index], index, gradients=False))
+            finally:
+                self.noise_seed = seed
+
+    def _cast(self, batch: Any) -> Any:
+        return _batches.cast(batch, self.device, self.dtype)
 
     @property
     def n_parameters(self) -> int:
@@ -92,6 +212,9 @@ class BatchLosses:
             "noise_seed": self.noise_seed,
             "n_parameters": self.n_parameters,
             "n_examples": self.n_examples,
+            "weighting": self.weighting,
+            "weighting_evidence": self._weighting.evidence,
+            "source": self.source,
             "fingerprint": self.fingerprint,
         }
 
@@ -107,7 +230,7 @@ class BatchLosses:
     ) -> torch.Tensor:
         """Return the loss of one batch at the given parameter tensors, with its graph where gradients are enabled.
 
-        Call it within `session()`. The mean over all examples is Σ_b `weights[b]` · `batch_loss(b)`.
+        Call it within `session()`. The mean over all examples is Σ_b `batch_weights[b]` · `batch_loss(b)`.
         """
         return self._observed_loss(index, parameters, buffers, None)
 
@@ -118,7 +241,19 @@ class BatchLosses:
         buffers: dict[str, torch.Tensor] | None,
         observer: LossObserver | None,
     ) -> torch.Tensor:
-        """Return the loss of one batch; an observer sees the loss function."""
+        """Return the loss of one batch of the objective; an observer sees the loss function."""
+        loss = self._evaluated(self.batches[index], index, parameters, buffers, observer)
+        return loss * self._scales[index] if self._scales[index] != 1.0 else loss
+
+    def _evaluated(
+        self,
+        batch: Any,
+        index: int,
+        parameters: Sequence[torch.Tensor],
+        buffers: dict[str, torch.Tensor] | None,
+        observer: LossObserver | None,
+    ) -> torch.Tensor:
+        """Return the loss of any batch as the step gives it, as if it were the batch of this number."""
         if self.noise_seed is not None:
             torch.manual_seed(self.noise_seed + index)
             np.random.seed((self.noise_seed + index) % 2**32)
@@ -126,8 +261,7 @@ class BatchLosses:
         given = self._point_buffers if buffers is None else buffers
         given = self._shared_buffers | given if self._shared_buffers else given
         with self._kernels(), self._tensors.substituted(parameters, given):
-            loss = self._step(_batches.fresh(self.batches[index]), index, parameters[0], observer)
-        return loss * self._scales[index] if self._scales[index] != 1.0 else loss
+            return self._step(_batches.fresh(batch), index, parameters[0], observer)
 
     def _watched_loss(
         self, index: int, parameters: Sequence[torch.Tensor], buffers: dict[str, torch.Tensor] | None
@@ -156,9 +290,26 @@ class BatchLosses:
             )
 
     @property
-    def weights(self) -> list[float]:
+    def batch_weights(self) -> list[float]:
         """Weight of each batch in the mean; they sum to 1."""
         return self._weights
+
+    @property
+    def weighting(self) -> str:
+        """What the loss of a batch divides by: "examples", "targets", "weights"; "batches" where by nothing."""
+        return self._weighting.kind
+
+    @contextlib.contextmanager
+    def without_graph(self) -> Iterator[None]:
+        """Evaluate losses that are not differentiated: without gradients, unless the step takes some by itself."""
+        with torch.set_grad_enabled(bool(self._differentiates)):
+            yield
+
+    def differentiable(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Let the step of meta-learning differentiate by parameter tensors; for other steps they stay as they are."""
+        if self._differentiates != "parameters":
+            return tensors
+        return [tensor.detach().requires_grad_() for tensor in tensors]
 
     @property
     def counted(self) -> list[int]:
@@ -197,11 +348,28 @@ class BatchLosses:
             if self.mode == "train":
                 self.module.train()  # the module's own word on what stays frozen
             else:
-                # Not by eval(), which may do more than set flags, such as merge adapters into the weights.
-                for part in self.module.modules():
-                    part.training = False
+                set_training(self.module, {})
             self._depth += 1
             try:
                 yield
             finally:
                 self._depth -= 1
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Leave dropout and batch statistics out: what a loss divides by does not depend on them."""
+        before = {part: part.training for part in self.module.modules()}
+        set_training(self.module, {})
+        try:
+            yield
+        finally:
+            set_training(self.module, before)
+
+
+def set_training(module: nn.Module, flags: Mapping[nn.Module, bool]) -> None:
+    """Set the flags of submodules, and those of all others to False.
+
+    Not by eval(), which may do more than set flags, such as merge adapters into the weights.
+    """
+    for part in module.modules():
+        part.training = flags.get(part, False)

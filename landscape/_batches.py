@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
+from landscape._containers import leaves, mapped
 from landscape._errors import MeasurementError
+from landscape._examples import Reading, outside, readings, take
+
+__all__ = ["DrawnBatches", "cast", "fingerprint", "fresh", "leaves", "n_examples", "split"]
 
 
 class DrawnBatches(list[Any]):
@@ -38,13 +41,8 @@ class DrawnBatches(list[Any]):
         self.collate = collate
 
 
-def leaves(batch: Any) -> list[Any]:
-    """Return the leaves of nested tuples, lists and dicts."""
-    return pytree.tree_leaves(batch)
-
-
 def n_examples(batch: Any) -> int:
-    """Count the examples of a batch: the length of the first dimension of its first tensor.
+    """Count the examples of a batch, as the likeliest of its `readings` does.
 
     Returns:
         The count, 0 for an empty batch.
@@ -52,17 +50,7 @@ def n_examples(batch: Any) -> int:
     Raises:
         MeasurementError: The batch holds no tensor with a batch dimension.
     """
-    for name in ("num_graphs", "batch_size"):  # graph and tensordict batches say it themselves
-        declared = getattr(batch, name, None)
-        if isinstance(declared, int):
-            return declared
-    for leaf in leaves(batch):
-        if isinstance(leaf, torch.Tensor) and leaf.ndim > 0:
-            return int(leaf.shape[0])
-    raise MeasurementError(
-        f"a measurement batch of type {type(batch).__name__} holds no tensor with a batch dimension, so its examples "
-        "cannot be counted; give batches whose first tensor has the examples along its first dimension"
-    )
+    return readings([batch])[0].counts[0]
 
 
 def cast(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -74,7 +62,7 @@ def cast(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
             return leaf.to(device, dtype if leaf.is_floating_point() else None, copy=True)
         return leaf.to(device) if hasattr(leaf, "to") and not isinstance(leaf, type) else leaf
 
-    return pytree.tree_map(move, batch)
+    return mapped(move, batch)
 
 
 def fresh(batch: Any) -> Any:
@@ -85,33 +73,36 @@ def fresh(batch: Any) -> Any:
 
     if type(batch) in (tuple, list) and all(type(leaf) is torch.Tensor for leaf in batch):
         return type(batch)(leaf.clone() for leaf in batch)  # what nearly all batches are, without a walk through a tree
-    return pytree.tree_map(copy, batch)
+    return mapped(copy, batch)
 
 
-def split(batch: Any, size: int) -> Iterator[Any]:
-    """Cut a batch into pieces of at most `size` examples along the first dimension of every tensor.
+def split(batch: Any, size: int, reading: Reading | None = None, index: int = 0) -> Iterator[Any]:
+    """Cut a batch into pieces of at most `size` examples.
+
+    Args:
+        batch: The batch.
+        size: Examples a piece.
+        reading: Where the examples lie; by default the likeliest reading of this batch.
+        index: Number of the batch in the reading.
 
     Yields:
         Batches of the same structure.
 
     Raises:
-        MeasurementError: The tensors of the batch disagree in their first dimension, so it cannot be cut.
+        MeasurementError: A tensor of the batch does not have the examples along a dimension, so it cannot be cut.
     """
-    count = n_examples(batch)
-    for leaf in leaves(batch):
-        if isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and leaf.shape[0] != count:
-            raise MeasurementError(
-                f"a batch of {count} examples holds a tensor of shape {tuple(leaf.shape)}, so it cannot be cut into "
-                f"groups of {size}; measure with group=None, or give batches of at most {size} examples"
-            )
+    reading = readings([batch])[0] if reading is None else reading
+    count = reading.counts[index]
+    if count <= size:
+        yield batch
+        return
+    if (shape := outside(batch, reading.plan)) is not None:
+        raise MeasurementError(
+            f"a batch of {count} examples holds a tensor of shape {shape}, so it cannot be cut into groups of {size}; "
+            f"measure with group=None, or give batches of at most {size} examples"
+        )
     for start in range(0, count, size):
-        stop = min(start + size, count)
-
-        def part(leaf: Any, start: int = start, stop: int = stop) -> Any:
-            cut = isinstance(leaf, torch.Tensor) and leaf.ndim > 0
-            return leaf[start:stop] if cut else leaf
-
-        yield pytree.tree_map(part, batch)
+        yield take(batch, reading.plan, range(start, min(start + size, count)))
 
 
 def fingerprint(batches: list[Any]) -> str:
@@ -124,5 +115,7 @@ def fingerprint(batches: list[Any]) -> str:
                 digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
                 digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
             else:
-                digest.update(repr(leaf).encode())
+                # An object without a text of its own is known by its kind: its address differs in every process.
+                plain = type(leaf).__repr__ is not object.__repr__
+                digest.update((repr(leaf) if plain else type(leaf).__qualname__).encode())
     return digest.hexdigest()

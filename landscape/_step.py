@@ -17,7 +17,13 @@ from landscape._errors import MeasurementError
 
 
 class ModelStep:
-    """`loss_fn(model(input), target)`."""
+    """`loss_fn(model(input), target)`.
+
+    Attributes:
+        pairs: Whether batches of two entries are pairs of input and target, and not lists of two examples.
+    """
+
+    pairs = True
 
     def __init__(self, model: nn.Module, loss_fn: Callable[..., Any]):
         self._model = model
@@ -28,7 +34,6 @@ class ModelStep:
         self._own = {name: tensor for name, tensor in own.items() if id(tensor) not in taken}
         self.objects = (loss_fn, getattr(loss_fn, "__self__", None))
         self.description = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-        self.summed = getattr(loss_fn, "reduction", None) == "sum"
 
     def __call__(
         self,
@@ -49,10 +54,11 @@ class ModelStep:
             The loss.
 
         Raises:
+            SkippedBatch: It is None.
             MeasurementError: It is not a scalar tensor.
         """
         loss_fn = self._in_type_of(like) if self._own else self._loss_fn
-        if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        if self.pairs and isinstance(batch, (tuple, list)) and len(batch) == 2:
             output, target = self._model(batch[0]), batch[1]
         else:
             output, target = self._model(batch), batch
@@ -75,7 +81,7 @@ class ModelStep:
 class TrainingStep:
     """A LightningModule's own `training_step`, or its `landscape_loss(batch)` where it defines one."""
 
-    summed = False
+    pairs = False
     objects: tuple[Any, ...] = ()
 
     def __init__(self, module: nn.Module):
@@ -140,9 +146,13 @@ def _apply(module: Any, tensors: dict[str, torch.Tensor], *args: Any) -> Any:
     return functional_call(module, tensors, args)
 
 
+class SkippedBatch(MeasurementError):
+    """A step returned None for a batch: Lightning skips it, and it takes no part in the loss."""
+
+
 def _scalar(loss: Any, source: str) -> torch.Tensor:
     if loss is None:
-        raise MeasurementError(f"{source} returned None (a skipped batch), so there is no loss to measure")
+        raise SkippedBatch(f"{source} returned None (a skipped batch), so there is no loss to measure")
     if not isinstance(loss, torch.Tensor):
         raise MeasurementError(
             f"{source} returned {type(loss).__name__}; a scalar tensor (or a dict with 'loss') is needed"

@@ -1,14 +1,25 @@
-"""What a first look at the batches tells: the share of each in the mean, and whether the loss is a function at all."""
+"""Decide how the losses of single batches make the mean over all examples.
+
+The loss functions that a step calls claim what the loss divides by. Evaluations of cut and joined batches check the
+claims, and where they disagree the evaluations win.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Sequence
 
 import torch
 
+from landscape._additivity import NOISY, Divisor, Experiment, Look, Trial, share_of
 from landscape._errors import MeasurementError
-from landscape._observe import LossObserver, batch_weight
+from landscape._examples import Reading
+
+_POINTS = (0, 1)
+_FURTHER = 2
+# Readings of the batches that are tried before a loss is taken for no mean over examples.
+_READINGS = 3
 
 
 class Watch(enum.Enum):
@@ -19,59 +30,266 @@ class Watch(enum.Enum):
     STEP = "step"
 
 
+class NoTargets(MeasurementError):
+    """Nothing in the batches counts: every target is ignored, has weight 0, or the step skips every batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighting:
+    """What the loss of a batch divides by.
+
+    Attributes:
+        kind: "examples", "targets" (unignored ones), "weights" (class weights, masks, or what the user says), or
+            "batches" where the loss is no mean over anything: then the batches count equally, as they are.
+        divisor: Where the divisors come from: "examples", "mean", "sum", "none" (the calls of that reduction),
+            "given", "measured" or "batches".
+        summed: Whether the loss of a batch is a sum, which is then divided here.
+        constant: What the step divides its sum by, a number that does not depend on the batch.
+        evidence: How this was found, in a sentence.
+    """
+
+    kind: str
+    divisor: str
+    summed: bool = False
+    constant: float = 1.0
+    evidence: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighed:
+    """The batches' part in the mean.
+
+    Attributes:
+        weighting: What their losses divide by.
+        reading: Where their examples lie.
+        weights: Weight of each batch in the mean; they sum to 1.
+        scales: A factor on the loss of each.
+        watch: What to watch in later evaluations.
+    """
+
+    weighting: Weighting
+    reading: Reading
+    weights: list[float]
+    scales: list[float]
+    watch: Watch
+
+
 def weigh(
-    batch_loss: Callable[[int, LossObserver], torch.Tensor], sizes: Sequence[int], summed: bool
-) -> tuple[list[float], list[float], Watch]:
-    """Evaluate every batch once to learn its share of the mean and whether its loss is a sum.
+    readings: Sequence[Reading],
+    looks: Sequence[Look],
+    experiment: Callable[[Reading], Experiment],
+    tol: float,
+    noisy: bool,
+    given: Sequence[float] | None = None,
+    known: Weighting | None = None,
+) -> Weighed:
+    """Find what the losses divide by, and the weight of each batch in the mean.
 
     Args:
-        batch_loss: The loss of a batch by index, with an observer that is to see the loss function alone.
-        sizes: Examples of each batch.
-        summed: Whether the loss is known to be a sum over examples.
+        readings: Possible readings of the batches, the likeliest first.
+        looks: The first evaluation of each batch.
+        experiment: Makes the experiment of a reading.
+        tol: Rounding of losses, relative to their size.
+        noisy: Whether the loss draws random numbers, which other cuts of a batch draw differently.
+        given: What each batch divides by, where the user says so.
+        known: What the same loss was found to divide by on other batches.
 
     Returns:
-        The weights of the batches in the mean, which sum to 1, a factor on the loss of each, and what to watch.
+        The weights, with the evidence.
 
     Raises:
-        MeasurementError: No target counts.
+        NoTargets: No batch counts.
     """
-    shares, scales = [], []
-    classifies, elsewhere = False, False
-    for index, examples in enumerate(sizes):
-        alone = LossObserver()
-        with LossObserver() as observer, torch.no_grad():
-            batch_loss(index, alone)
-        classifies |= observer.classifies
-        elsewhere |= len(observer.calls) != len(alone.calls)
-        share, scale = batch_weight(observer.calls, examples, summed)
-        shares.append(share)
-        scales.append(scale)
+    if not any(look.loss is not None and _DIVISORS["mean"](look, 1) != 0 for look in looks):
+        raise NoTargets(_NOTHING)
+    reading, measured = readings[0], None
+    if given is not None:
+        weighting = Weighting("weights", "given", evidence="batch_weight, as given")
+    elif known is not None and known.divisor != "measured":
+        weighting = known
+    else:
+        weighting, reading, measured = _found(readings, looks, experiment, NOISY if noisy else tol)
+    counts = reading.counts
+    divisors = given if weighting.divisor == "given" and given is not None else measured
+    if divisors is None:
+        divide = _DIVISORS[weighting.divisor]
+        divisors = [divide(look, count) or 0.0 for look, count in zip(looks, counts, strict=True)]
+    shares = [0.0 if look.loss is None else float(d) for look, d in zip(looks, divisors, strict=True)]
     total = sum(shares)
     if not total > 0:
-        raise MeasurementError(
-            "every target of the measurement batches is ignored or has weight 0, so the mean loss is undefined; "
-            "measure batches with some counted targets"
-        )
-    watch = (Watch.STEP if elsewhere else Watch.LOSS) if classifies else Watch.NOTHING
-    return [share / total for share in shares], scales, watch
+        raise NoTargets(_NOTHING)
+    summed, constant = weighting.summed, weighting.constant
+    scales = [constant / share if summed and share else 0.0 if summed else 1.0 for share in shares]
+    weighting = dataclasses.replace(weighting, kind=_kind(weighting, looks, shares, counts))
+    return Weighed(weighting, reading, [share / total for share in shares], scales, _watch(looks))
 
 
-def probe_determinism(batch_loss: Callable[[], torch.Tensor]) -> None:
-    """Evaluate a batch twice: the two losses must agree.
+def _found(
+    readings: Sequence[Reading], looks: Sequence[Look], experiment: Callable[[Reading], Experiment], tol: float
+) -> tuple[Weighting, Reading, list[float] | None]:
+    """Try the readings one after the other; return the weighting, its reading, and divisors that were measured."""
+    first: list[Trial] = []
+    for reading in readings[:_READINGS]:
+        trials = experiment(reading).trials(_POINTS)
+        first = first or trials
+        weighting = _explained(trials, looks, reading.counts, tol)
+        if weighting is not None:
+            return weighting, reading, None
+    reading = readings[0]
+    if not first:
+        return _unchecked(looks), reading, None
+    if tol < NOISY:
+        measured = _measured(experiment(reading), tol)
+        if measured is not None:
+            evidence = "measured by joining batches: the loss is a mean with weights of its own"
+            return Weighting("weights", "measured", evidence=evidence), reading, measured
+    return Weighting("batches", "batches", evidence=_COMPARES), reading, None
+
+
+def _explained(trials: Sequence[Trial], looks: Sequence[Look], counts: Sequence[int], tol: float) -> Weighting | None:
+    """Return the first claim that all trials agree with: of the calls, of the number of examples, as mean or as sum."""
+    if not trials:
+        return None
+    for name in ("mean", "sum", "none", "examples"):
+        divide = _DIVISORS[name]
+        if any(divide(look, count) is None for look, count in zip(looks, counts, strict=True) if look.loss is not None):
+            continue
+        if all(trial.is_mean(divide, tol) for trial in trials):
+            return Weighting("examples", name, evidence=_checked("a mean", trials, tol))
+    if not all(trial.is_sum(tol) for trial in trials):
+        return None
+    # A summed classification divides by its targets, other sums by their examples.
+    calls = [call for look in looks for call in look.calls]
+    classified = bool(calls) and all(call.reduction == "sum" and call.name in _BY_TARGET for call in calls)
+    name = "sum" if classified else "examples"
+    constant, words = _constant(looks, counts)
+    return Weighting("examples", name, True, constant, _checked(f"a sum{words}", trials, tol))
+
+
+def _checked(kind: str, trials: Sequence[Trial], tol: float) -> str:
+    pieces = "joined with itself" if trials[0].rest is None else "cut and joined"
+    rounding = "within the noise of the model" if tol >= NOISY else f"to {tol:.0e}"
+    return f"{kind}, checked {rounding} on a batch that was {pieces}"
+
+
+def _unchecked(looks: Sequence[Look]) -> Weighting:
+    """Believe the calls where nothing can be cut or joined, if all of them say the same."""
+    calls = [call for look in looks for call in look.calls]
+    why = "the batches can be neither cut nor joined"
+    named = all(_DIVISORS["mean"](look, 0) is not None for look in looks if look.loss is not None)
+    if calls and named and {call.reduction for call in calls} == {"mean"}:
+        return Weighting("targets", "mean", evidence=f"the loss functions called; not checked, since {why}")
+    return Weighting("batches", "batches", evidence=f"unknown, since {why}")
+
+
+def _measured(experiment: Experiment, tol: float) -> list[float] | None:
+    """Measure the divisors of all batches, relative to that of one, by joining each with it.
+
+    Returns:
+        The divisors; None where the loss is no mean with weights that depend on the examples alone.
+    """
+    trials = experiment.trials((*_POINTS, _FURTHER))
+    shares = [share for share in (trial.share(tol) for trial in trials) if share is not None]
+    if len(shares) < 2 or any(abs(a - b) > e + f for a, e in shares for b, f in shares):
+        return None
+    used = [index for index, look in enumerate(experiment.looks) if look.loss is not None and look.loss == look.loss]
+    divisors = [0.0] * len(experiment.looks)
+    divisors[used[0]] = 1.0
+    for index in used[1:]:
+        found = [
+            share_of(looks[0].loss, looks[1].loss, looks[2].loss, tol)  # type: ignore[arg-type]
+            for looks in (experiment.union(index, used[0], point) for point in _POINTS)
+            if looks is not None
+        ]
+        best = min((share for share in found if share is not None), key=lambda share: share[1], default=None)
+        if best is None:
+            return None
+        divisors[index] = best[0] / (1 - best[0])
+    return divisors
+
+
+def _of_calls(reduction: str) -> Divisor:
+    """Return what the calls of a reduction divide by, where they agree on it."""
+
+    def divide(look: Look, count: int) -> float | None:
+        found = {call.denominator for call in look.calls if call.reduction == reduction}
+        return found.pop() if len(found) == 1 else None
+
+    return divide
+
+
+_DIVISORS: dict[str, Divisor] = {
+    "mean": _of_calls("mean"),
+    "sum": _of_calls("sum"),
+    "none": _of_calls("none"),
+    "examples": lambda look, count: float(count),
+    "batches": lambda look, count: 1.0,
+}
+
+
+def _constant(looks: Sequence[Look], counts: Sequence[int]) -> tuple[float, str]:
+    """Return the number that a step divides its sum by, where the size of a batch stands in the step as a constant."""
+    nominal = max(counts)
+    largest = max((look for look in looks if look.loss is not None), key=lambda look: len(look.calls), default=None)
+    for call in largest.calls if largest is not None else ():
+        factor = getattr(call, "factor", None)
+        if call.reduction == "sum" and factor is not None and factor > 0:
+            for candidate in (float(nominal), call.denominator):
+                if candidate and candidate > 1 and abs(factor * candidate - 1) < 1e-4:
+                    return candidate, f" that the step divides by the constant {candidate:g}"
+    return 1.0, " over examples"
+
+
+def _kind(weighting: Weighting, looks: Sequence[Look], shares: Sequence[float], counts: Sequence[int]) -> str:
+    if weighting.divisor in ("given", "measured"):
+        return "weights"
+    if weighting.divisor == "batches":
+        return "batches"
+    used = [(share, count) for share, count in zip(shares, counts, strict=True) if share and count]
+    each = {round(share / count, 9) for share, count in used}
+    if len(each) == 1 or weighting.divisor == "examples":
+        return "examples"
+    whole = all(float(share).is_integer() for share, _ in used)
+    return "targets" if whole else "weights"
+
+
+def _watch(looks: Sequence[Look]) -> Watch:
+    if not any(look.classifies for look in looks):
+        return Watch.NOTHING
+    return Watch.STEP if any(look.elsewhere for look in looks) else Watch.LOSS
+
+
+_BY_TARGET = ("cross_entropy", "nll_loss")
+_NOTHING = (
+    "every target of the measurement batches is ignored or has weight 0, so the mean loss is undefined; measure "
+    "batches with some counted targets"
+)
+_COMPARES = (
+    "the loss of a batch is neither a mean nor a sum over its examples: it compares examples with each other, or adds "
+    "terms that divide by different numbers"
+)
+
+
+def require_function(losses: Sequence[torch.Tensor]) -> None:
+    """Refuse a loss that comes out differently when it is evaluated again.
 
     Args:
-        batch_loss: The loss of one batch.
+        losses: Two evaluations of the loss of one batch.
 
     Raises:
         MeasurementError: They differ by more than rounding.
     """
-    with torch.no_grad():
-        first, second = (batch_loss() for _ in range(2))
+    first, second = losses
     # Reductions on many threads may differ in the last bits; randomness differs by far more.
-    if not torch.allclose(first, second, rtol=1e-4, atol=1e-12, equal_nan=True):
+    if not agree(first, second):
         raise MeasurementError(
             f"the loss of one batch came out as {float(first):.8g} and then as {float(second):.8g}: it is not a "
             "function of the parameters. Usual causes: dropout called with its default training=True, noise or "
             "sampling in the step, a counter that changes the loss, non-deterministic kernels. Fix the cause, or "
             "pass noise_seed=0 to measure one fixed draw of the noise"
         )
+
+
+def agree(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two evaluations differ by rounding alone."""
+    return torch.allclose(first, second, rtol=1e-4, atol=1e-12, equal_nan=True)

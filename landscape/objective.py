@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,7 +17,8 @@ from landscape import _batches, _distributed
 from landscape._batch_losses import BatchLosses
 from landscape._errors import MeasurementError
 from landscape._results import Evaluation
-from landscape._step import ModelStep, TrainingStep
+from landscape._step import ModelStep, SkippedBatch, TrainingStep
+from landscape._weighing import NoTargets, Weighting
 
 __all__ = ["Evaluation", "Objective"]
 
@@ -27,12 +30,18 @@ class Objective(BatchLosses):
     examples, or of unignored targets, or the sum of their class weights. So cutting the same examples into other
     batches changes nothing. (A sum or a plain mean of batch losses, as other tools take, rescales the curvature.)
 
+    What the loss divides by is measured at construction: a batch is cut, its parts are joined, and their losses are
+    compared, at the present weights and at disturbed ones. A loss that is a sum over examples is divided by their
+    number, so L is a mean here too. A loss that compares the examples of a batch with each other (contrastive losses,
+    batch statistics) is no mean over examples: then L is the plain mean over the batches as they are given, and a
+    warning says so. `weighting` names the outcome, and `describe()` its evidence.
+
     Weight decay that lives in the optimizer is not part of L. Half-precision parameters are measured in float32. The
     model is never changed: parameters are substituted functionally, and everything else is restored (`isolation`).
 
     Args:
         model: A module; `loss_fn(model(input), target)` must give a scalar.
-        loss_fn: The loss. A reduction "mean" or "sum" is understood; "none" is refused.
+        loss_fn: The loss, a scalar: a mean, a sum, or any other reduction.
         batches: Iterable of (input, target) pairs, read once and held. Input and target may be any nested structure. Of
             a batch that is not a pair, model and loss both get the whole: `loss_fn(model(batch), batch)`.
         mode: "eval" (batch normalisation frozen, dropout off) or "train".
@@ -40,6 +49,15 @@ class Objective(BatchLosses):
             reference values.
         noise_seed: Where the model draws random numbers, fix them by this seed: the measured loss is then that of one
             draw per batch. By default nothing is fixed in eval mode (and random models are refused); 0 in train mode.
+        batch_weight: A function of a batch that says what its loss divides by, a number of 0 or more. Give it where
+            the toolkit cannot find out; a module may have a method `landscape_batch_weight(batch)` instead.
+
+    Attributes:
+        weighting: What the loss of a batch divides by: "examples", "targets", "weights" (class weights, masks, or
+            `batch_weight`), or "batches" where it is no mean over anything.
+        batch_weights: Weight of each batch in the mean; they sum to 1.
+        batch_sizes: Number of examples in each batch; 0 for batches for which the step returns None.
+        n_examples: Their sum.
 
     Raises:
         MeasurementError: No batches, a loss that is not a scalar, or one that differs between two evaluations.
@@ -55,9 +73,10 @@ class Objective(BatchLosses):
         mode: str = "eval",
         dtype: torch.dtype | None = None,
         noise_seed: int | None = None,
+        batch_weight: Callable[[Any], Any] | None = None,
     ):
         step = ModelStep(model, loss_fn)
-        self._setup(step, model, batches, mode, dtype, noise_seed)
+        self._setup(step, model, batches, mode, dtype, noise_seed, batch_weight)
 
     @classmethod
     def from_lightning(
@@ -68,6 +87,7 @@ class Objective(BatchLosses):
         mode: str = "eval",
         dtype: torch.dtype | None = None,
         noise_seed: int | None = None,
+        batch_weight: Callable[[Any], Any] | None = None,
     ) -> Objective:
         """Measure a LightningModule through its own `training_step`, or its `landscape_loss(batch)` if it has one.
 
@@ -77,6 +97,7 @@ class Objective(BatchLosses):
             mode: As in the class.
             dtype: As in the class.
             noise_seed: As in the class.
+            batch_weight: As in the class.
 
         Returns:
             The objective.
@@ -85,7 +106,7 @@ class Objective(BatchLosses):
             MeasurementError: Manual optimisation without `landscape_loss`, or as in the class.
         """
         self = cls.__new__(cls)
-        self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed)
+        self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed, batch_weight)
         return self
 
     # ------------------------------------------------------------------ what it computes
@@ -104,12 +125,12 @@ class Objective(BatchLosses):
         Returns:
             A scalar tensor without graph.
         """
-        with self.session(), torch.no_grad():
-            parameters = self._tensors.parameters(self._at(vector))
+        with self.session(), self.without_graph():
+            parameters = self.differentiable(self._tensors.parameters(self._at(vector)))
             total = torch.zeros((), device=self.device, dtype=torch.float64)
             with self.processes.summed(total), self._kernels(forward=True):
                 for index in self.counted:
-                    total += self._weights[index] * self.batch_loss(index, parameters, buffers).double()
+                    total += self._weights[index] * self.batch_loss(index, parameters, buffers).detach().double()
             return total.to(self.dtype)
 
     def gradient(self, vector: torch.Tensor | None = None) -> torch.Tensor:
@@ -145,14 +166,14 @@ class Objective(BatchLosses):
         self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None
     ) -> Evaluation:
         """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
-        with self.session(), torch.no_grad():
-            parameters = self._tensors.parameters(self._at(vector))
+        with self.session(), self.without_graph():
+            parameters = self.differentiable(self._tensors.parameters(self._at(vector)))
             sums = torch.zeros(3, device=self.device, dtype=torch.float64)
             with self.processes.summed(sums), self._kernels(forward=True):
                 share = wrong = counted = 0.0
-                for index in self.own:
+                for index in self.counted:
                     loss, observer = self._watched_loss(index, parameters, buffers)
-                    share += self._weights[index] * loss if self._weights[index] else 0.0
+                    share += self._weights[index] * loss
                     wrong, counted = wrong + observer.wrong, counted + observer.counted
                 sums += sums.new_tensor([share, wrong, counted])
             loss, wrong, counted = sums.tolist()
@@ -187,7 +208,7 @@ class Objective(BatchLosses):
 
     def to(self, dtype: torch.dtype) -> Objective:
         """Return the same objective, at the same default point, measured in another floating-point type."""
-        return self._over(self.batches, dtype).shard(self.processes)
+        return self._over(self._held(self.batches), dtype).shard(self.processes)
 
     @property
     def at_module(self) -> bool:
@@ -201,15 +222,23 @@ class Objective(BatchLosses):
             size: Examples a group; batches are cut, never joined.
 
         Returns:
-            One objective a group, over the same module; each process evaluates them whole.
+            One objective a group, over the same module; each process evaluates them whole. A group in which no target
+            counts has no loss and is left out.
 
         Raises:
             ValueError: `size` is not positive.
         """
         if size < 1:
             raise ValueError(f"size is {size}; a group needs at least one example")
-        groups = [piece for batch in self.batches for piece in _batches.split(batch, size)]
-        return [self._over([group], self.dtype) for group in groups]
+        known = self._weighting
+        if known.divisor == "measured":  # the share of a single group is 1, whatever it divides by
+            known = dataclasses.replace(known, divisor="batches")
+        groups = []
+        for index in self.counted:
+            for piece in _batches.split(self.batches[index], size, self._reading, index):
+                with contextlib.suppress(NoTargets, SkippedBatch):
+                    groups.append(self._over(self._held([piece]), self.dtype, known))
+        return groups
 
     def restrict(self, batches: Iterable[Any]) -> Objective:
         """Return the same loss over other batches, at the same default point."""
@@ -262,10 +291,16 @@ class Objective(BatchLosses):
 
     # ------------------------------------------------------------------ inside
 
-    def _over(self, batches: Iterable[Any], dtype: torch.dtype) -> Objective:
+    def _held(self, batches: list[Any]) -> _batches.DrawnBatches:
+        """Say of batches of this objective, or of pieces of them, how many examples they hold."""
+        counts = self._reading.counts if batches is self.batches else None
+        return _batches.DrawnBatches(batches, counts, self.source)
+
+    def _over(self, batches: Iterable[Any], dtype: torch.dtype, known: Weighting | None = None) -> Objective:
         """Make one over other batches, or in another type, at the same default point, for this process alone."""
         other = Objective.__new__(Objective)
-        other._setup(self._step, self.module, batches, self.mode, dtype, self.noise_seed)
+        settings = (self.mode, dtype, self.noise_seed, self._batch_weight, known or self._weighting)
+        other._setup(self._step, self.module, batches, *settings)
         other._point = None if self._point is None else self._point.to(dtype)
         other._point_buffers, other._shared_buffers = self._point_buffers, self._shared_buffers
         return other

@@ -137,7 +137,7 @@ class _Run:
     def epoch(self, learning_rate: float, length_weight: float, epochs: int, order_seed: int) -> None:
         """Take a step on every batch."""
         objective, largest = self._training, self._blank.largest
-        counted = [index for index, weight in enumerate(objective.weights) if weight > 0]
+        counted = [index for index, weight in enumerate(objective.batch_weights) if weight > 0]
         order = np.random.default_rng((order_seed, self._epochs)).permutation(counted)
         self._adam.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * self._epochs / epochs)) / 2
         self._epochs += 1
@@ -147,7 +147,7 @@ class _Run:
                 step = self._log_step.exp()
                 step = step * (step_at(nearest_step(step.item())) / step).detach()
                 parameters = objective.layout.unflatten(self._subspace(rounded, step))
-                loss = objective.batch_loss(index, parameters) * (objective.weights[index] * len(counted))
+                loss = objective.batch_loss(index, parameters) * (objective.batch_weights[index] * len(counted))
                 if not torch.isfinite(loss):
                     raise MeasurementError(
                         f"the loss is {loss.item()} in epoch {self._epochs} of training few bits; lower learning_rate "

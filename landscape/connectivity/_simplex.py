@@ -231,7 +231,7 @@ def _descend(
 ) -> torch.Tensor:
     adam = torch.optim.Adam([point], lr=learning_rate)
     indices = batch_order(objective, generator)
-    count = sum(weight > 0 for weight in objective.weights)
+    count = sum(weight > 0 for weight in objective.batch_weights)
     hidden = None if progress is None else not progress
     title = f"training connecting point {len(others) + 1}"
     for step in tqdm(range(steps), desc=title, unit="step", disable=hidden, leave=False):
@@ -244,7 +244,7 @@ def _descend(
                 f"the loss in the simplex is {float(loss)} after {step} training steps; look at the weights of all "
                 "solutions, or lower learning_rate"
             )
-        point.grad = gradient * (objective.weights[index] * count)
+        point.grad = gradient * (objective.batch_weights[index] * count)
         if regularisation:
             point.grad -= regularisation * _volume_gradient(ends, others, point)
         adam.step()

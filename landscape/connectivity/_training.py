@@ -119,12 +119,12 @@ def _descend(
     generator = np.random.default_rng(seed)
     adam = torch.optim.Adam(list(bends), lr=learning_rate)
     indices = batch_order(objective, generator)
-    count = sum(weight > 0 for weight in objective.weights)
+    count = sum(weight > 0 for weight in objective.batch_weights)
     hidden = None if progress is None else not progress
     for step in tqdm(range(steps), desc=f"training the {curve.kind} curve", unit="step", disable=hidden, leave=False):
         adam.param_groups[0]["lr"] = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
         t, index = float(generator.random()), next(indices)
-        loss, gradients = curve_loss(curve, objective, index, t, objective.weights[index] * count)
+        loss, gradients = curve_loss(curve, objective, index, t, objective.batch_weights[index] * count)
         if not torch.isfinite(loss):
             raise MeasurementError(
                 f"the loss at t = {t:.3f} of the {curve.kind} curve is {float(loss)} after {step} training steps; "
@@ -139,7 +139,7 @@ def _descend(
 
 def batch_order(objective: Objective, generator: np.random.Generator) -> Iterator[int]:
     """Give indices of the batches that count, in random order, over and over."""
-    counted = [index for index, weight in enumerate(objective.weights) if weight > 0]
+    counted = [index for index, weight in enumerate(objective.batch_weights) if weight > 0]
     while True:
         yield from generator.permutation(counted).tolist()
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from landscape import _batches
 from landscape._errors import MeasurementError
 from landscape.curvature._graph import batches_well, saved_bytes
 from landscape.curvature._operator import SymmetricOperator
@@ -135,7 +134,7 @@ class BatchSum(SymmetricOperator):
         """Evaluate and differentiate one batch."""
 
     def _loss(self, index: int) -> torch.Tensor:
-        weight = self._objective.weights[index]
+        weight = self._objective.batch_weights[index]
         with CheapSecondDerivatives():
             return weight * self._objective.batch_loss(index, self._parameters, self._buffers)
 
@@ -147,7 +146,7 @@ class BatchSum(SymmetricOperator):
         """Evaluate every batch, and keep the graphs that fit; add up the loss, and how many batches have a graph."""
         dearest = 0.0  # bytes an example
         for index in self._objective.counted:
-            examples = _batches.n_examples(self._objective.batches[index])
+            examples = self._objective.batch_sizes[index]
             if self.kept_bytes + dearest * examples > self.memory_budget:
                 loss = self._evaluate(index)
                 found += found.new_tensor([float(loss.detach()), loss.requires_grad])

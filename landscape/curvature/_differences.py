@@ -47,7 +47,7 @@ class DifferencedHessian(SymmetricOperator):
     def _warn_of_kinks(self) -> None:
         with self._objective.session():
             parameters = [part.detach().requires_grad_() for part in self.layout.unflatten(self._point)]  # type: ignore[union-attr]
-            index = next(i for i, weight in enumerate(self._objective.weights) if weight > 0)
+            index = next(i for i, weight in enumerate(self._objective.batch_weights) if weight > 0)
             found = kinks([self._objective.batch_loss(index, parameters)])
         if found:
             name = type(self._objective.module).__name__

@@ -46,7 +46,7 @@ class LinearizedHessian(SymmetricOperator):
             loss = objective.loss_and_gradient(point)[0]  # refuses a loss without parameters, as others do
             with self._processes.summed():
                 for index in objective.counted:
-                    self._shares.append(_derivative(objective, index, objective.weights[index], parameters))
+                    self._shares.append(_derivative(objective, index, objective.batch_weights[index], parameters))
         if not torch.isfinite(loss):
             raise MeasurementError(
                 f"the loss on the measured examples is {float(loss)}, so it has no curvature; "

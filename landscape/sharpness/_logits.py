@@ -42,7 +42,6 @@ class _Normalised:
     def __init__(self, step: Any):
         self._step = step
         self.objects = step.objects
-        self.summed = step.summed
         self.description = f"{step.description} of normalised logits"
 
     def __call__(self, *args: Any) -> Any:

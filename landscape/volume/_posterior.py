@@ -69,7 +69,7 @@ class LocalPosterior:
         self.center = objective.vector()
         parts = joined([layout.slices()[index] for index in self._kept])
         self.anchor = self.center if self._whole else torch.cat([self.center[part] for part in parts])
-        self.weights = objective.weights
+        self.weights = objective.batch_weights
         self.batches = not full_batch and sum(weight > 0 for weight in self.weights) > 1
         self.base, self.loss, self.noise = self._at_center()
 

@@ -83,7 +83,7 @@ def test_empirical_fisher_is_made_of_each_examples_share_of_the_gradient(name):
     total = torch.zeros(15, 15, dtype=torch.float64)
     kept = {"ignored": 2, "smoothed": 0}.get(name)
     counted = 12 if kept is None else int((target != kept).sum())
-    for (x, y), share in zip(objective.batches, objective.weights, strict=True):
+    for (x, y), share in zip(objective.batches, objective.batch_weights, strict=True):
         z = x @ weight.reshape(3, 4).T + bias
         scale = objective._scales[0 if len(x) == 5 else 1]
         (slopes,) = torch.autograd.grad(share * scale * loss_fn(z, y), z, retain_graph=True)
