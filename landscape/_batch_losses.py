@@ -1,4 +1,4 @@
-"""The loss of one of some held batches as a function of the parameters: what the mean over them is made of."""
+"""Per-batch loss as a function of the parameters; `Objective` averages it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import torch
 from torch import nn
 
 from landscape import _batches, _distributed
-from landscape._additivity import Experiment, Look, disturbed, require_number, tolerance
 from landscape._errors import MeasurementError
-from landscape._examples import Reading, readings
+from landscape._first_look import FirstLook
 from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
 from landscape._second_order import forward_kernels, plain_kernels
-from landscape._step import ModelStep, SkippedBatch, TrainingStep
-from landscape._weighing import Watch, Weighting, agree, require_function, weigh
+from landscape._step import ModelStep, TrainingStep
+from landscape._weighing import Watch, Weighting
 from landscape.isolation import isolated
 
 
@@ -32,6 +31,8 @@ class BatchLosses:
         weighting: What the loss of a batch divides by: "examples", "targets", "weights" or "batches".
         batch_sizes: Number of examples in each batch; 0 for a batch that the step skips.
         n_examples: Their sum.
+        differentiates: What the step takes derivatives by while it makes its loss: "inputs" (physics-informed networks,
+            gradient penalties), "parameters" (inner loops of meta-learning), or nothing ("").
     """
 
     _step: ModelStep | TrainingStep
@@ -56,7 +57,7 @@ class BatchLosses:
         self._batch_weight = batch_weight or getattr(module, "landscape_batch_weight", None)
         self._depth = 0
         self._within_kernels = False
-        self._differentiates = ""  # what the step takes derivatives by: nothing, "inputs" or "parameters"
+        self.differentiates = ""
         self._point: torch.Tensor | None = None
         self._point_buffers: dict[str, torch.Tensor] = {}
         self._shared_buffers: dict[str, torch.Tensor] = {}
@@ -69,36 +70,19 @@ class BatchLosses:
         with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
             held = batches if isinstance(batches, list) else list(batches)
             self.source = getattr(held, "source", "given")
-            self.batches = [self._cast(batch) for batch in held]
+            self.batches = [self.cast(batch) for batch in held]
             if not self.batches:
                 raise MeasurementError("there are no batches to measure; give at least one batch of examples")
             self._weigh(held, known)
             self.own = list(range(len(self.batches)))
 
     def _weigh(self, held: list[Any], known: Weighting | None) -> None:
-        """Take the first look at the batches: what is an example, what the loss divides by, is it a function."""
-        found = readings(self.batches, getattr(held, "items", None))
-        if not sum(found[0].counts):
-            raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
-        self._step.pairs = self._step.pairs and not found[0].lists_examples
+        """Take the first look at the batches: what is an example, what does the loss divide by, is it a function."""
         self._scales = [1.0] * len(self.batches)
-        self._require_function()
-        looks = [self._look(batch, index, self._tensors.parameters(None)) for index, batch in enumerate(self.batches)]
-        given = None
-        if self._batch_weight is not None:
-            say, name = self._batch_weight, getattr(self._batch_weight, "__name__", "batch_weight")
-            given = [require_number(say(_batches.fresh(batch)), name, batch) for batch in self.batches]
-
-        def experiment(reading: Reading) -> Experiment:
-            return Experiment(self.batches, reading, held, looks, self._look_at_piece(), self._cast)
-
-        noisy = self.noise_seed is not None and self._is_random()
-        with self._quiet():
-            weighed = weigh(found, looks, experiment, tolerance(self.dtype, self.device), noisy, given, known)
+        weighed = FirstLook(self, held).weigh(self._batch_weight, known)
         self._weighting, self._reading, self._watch = weighed.weighting, weighed.reading, weighed.watch
         self._weights, self._scales = weighed.weights, weighed.scales
-        counts = zip(weighed.reading.counts, looks, strict=True)
-        self.batch_sizes = [0 if look.loss is None else count for count, look in counts]
+        self.batch_sizes = weighed.sizes
         self.n_examples = sum(self.batch_sizes)
         if self.weighting == "batches" and known is None:
             warnings.warn(
@@ -109,87 +93,8 @@ class BatchLosses:
                 stacklevel=4,
             )
 
-    def _require_function(self) -> None:
-        """Evaluate one batch twice, without gradients and with them; find out whether the step itself differentiates.
-
-        Raises:
-            SkippedBatch: The step skips every batch.
-            MeasurementError: The loss is not a function of the parameters.
-            RuntimeError: The model itself failed.
-        """
-        index = self._first_counted()
-        losses = []
-        for gradients in (False, True, True):
-            try:
-                losses.append(self._value(self.batches[index], index, gradients))
-            except RuntimeError as error:
-                if self._differentiates == "parameters" or "does not require grad" not in str(error):
-                    raise
-                # The step takes derivatives: by its inputs (physics-informed networks, gradient penalties), or if that
-                # fails too, by its parameters (inner loops of meta-learning).
-                self._differentiates = "parameters" if self._differentiates else "inputs"
-                return self._require_function()
-            if len(losses) == 2 and agree(*losses):
-                return None
-        if agree(losses[1], losses[2]):  # a step that looks whether gradients are enabled
-            self._differentiates = self._differentiates or "inputs"
-            return None
-        return require_function(losses[1:])
-
-    def _first_counted(self) -> int:
-        """Return the number of the first batch that the step does not skip."""
-        for index, batch in enumerate(self.batches):
-            try:
-                self._value(batch, index, gradients=True)
-            except SkippedBatch:
-                if index + 1 == len(self.batches):
-                    raise
-            except RuntimeError:
-                return index
-            else:
-                return index
-        raise AssertionError("no batches")
-
-    def _value(self, batch: Any, index: int, gradients: bool) -> torch.Tensor:
-        parameters = self._tensors.parameters(None, grad=self._differentiates == "parameters")
-        with torch.set_grad_enabled(gradients or bool(self._differentiates)):
-            return self._evaluated(batch, index, parameters, None, None).detach()
-
-    def _look(self, batch: Any, index: int, parameters: Sequence[torch.Tensor]) -> Look:
-        """Evaluate a batch and watch the loss functions that are called, in the given loss function and elsewhere."""
-        inside = LossObserver()
-        with LossObserver() as observer, self.without_graph():
-            try:
-                loss = float(self._evaluated(batch, index, parameters, None, inside))
-            except SkippedBatch:
-                return Look(None)
-        return Look(loss, tuple(observer.calls), observer.classifies, len(observer.calls) != len(inside.calls))
-
-    def _look_at_piece(self) -> Callable[[Any, int, int], Look]:
-        """Return what evaluates pieces of batches at the present point (number 0) and at disturbed ones."""
-        kept: dict[int, list[torch.Tensor]] = {}
-
-        def evaluate(batch: Any, index: int, point: int) -> Look:
-            if point not in kept:
-                kept.clear()  # one vector at a time
-                start = self._tensors.vector()
-                kept[point] = self._tensors.parameters(disturbed(start, self.layout, point) if point else None)
-            return self._look(batch, index, self.differentiable(kept[point]))
-
-        return evaluate
-
-    def _is_random(self) -> bool:
-        """Whether the loss changes with the seed of its noise."""
-        index, seed = self._first_counted(), self.noise_seed
-        with self._quiet():
-            first = self._value(self.batches[index], index, gradients=False)
-            try:
-                self.noise_seed = int(seed or 0) + 7919
-                return not agree(first, self._value(self.batches[index], index, gradients=False))
-            finally:
-                self.noise_seed = seed
-
-    def _cast(self, batch: Any) -> Any:
+    def cast(self, batch: Any) -> Any:
+        """Copy a batch to the device and in the type of the measurement."""
         return _batches.cast(batch, self.device, self.dtype)
 
     @property
@@ -242,16 +147,16 @@ class BatchLosses:
         observer: LossObserver | None,
     ) -> torch.Tensor:
         """Return the loss of one batch of the objective; an observer sees the loss function."""
-        loss = self._evaluated(self.batches[index], index, parameters, buffers, observer)
+        loss = self.step_loss(self.batches[index], index, parameters, buffers, observer)
         return loss * self._scales[index] if self._scales[index] != 1.0 else loss
 
-    def _evaluated(
+    def step_loss(
         self,
         batch: Any,
         index: int,
         parameters: Sequence[torch.Tensor],
-        buffers: dict[str, torch.Tensor] | None,
-        observer: LossObserver | None,
+        buffers: dict[str, torch.Tensor] | None = None,
+        observer: LossObserver | None = None,
     ) -> torch.Tensor:
         """Return the loss of any batch as the step gives it, as if it were the batch of this number."""
         if self.noise_seed is not None:
@@ -302,14 +207,24 @@ class BatchLosses:
     @contextlib.contextmanager
     def without_graph(self) -> Iterator[None]:
         """Evaluate losses that are not differentiated: without gradients, unless the step takes some by itself."""
-        with torch.set_grad_enabled(bool(self._differentiates)):
+        with torch.set_grad_enabled(bool(self.differentiates)):
             yield
 
-    def differentiable(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Let the step of meta-learning differentiate by parameter tensors; for other steps they stay as they are."""
-        if self._differentiates != "parameters":
-            return tensors
-        return [tensor.detach().requires_grad_() for tensor in tensors]
+    def start(self) -> torch.Tensor:
+        """Return a copy of the module's present trainable parameters, shape (P,)."""
+        return self._tensors.vector()
+
+    def present(self, vector: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Return parameter tensors for losses that are not differentiated, from a flat vector or the module's own.
+
+        They require gradients only if the step itself differentiates by them.
+        """
+        return self._tensors.parameters(vector, grad=self.differentiates == "parameters")
+
+    @property
+    def evaluated(self) -> list[int]:
+        """Indices of the batches of this process that the step does not skip."""
+        return [index for index in self.own if self.batch_sizes[index]]
 
     @property
     def counted(self) -> list[int]:
@@ -356,7 +271,7 @@ class BatchLosses:
                 self._depth -= 1
 
     @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
+    def quiet(self) -> Iterator[None]:
         """Leave dropout and batch statistics out: what a loss divides by does not depend on them."""
         before = {part: part.training for part in self.module.modules()}
         set_training(self.module, {})

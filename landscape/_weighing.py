@@ -64,6 +64,7 @@ class Weighed:
         reading: Where their examples lie.
         weights: Weight of each batch in the mean; they sum to 1.
         scales: A factor on the loss of each.
+        sizes: Number of examples in each; 0 where the step skips it.
         watch: What to watch in later evaluations.
     """
 
@@ -71,6 +72,7 @@ class Weighed:
     reading: Reading
     weights: list[float]
     scales: list[float]
+    sizes: list[int]
     watch: Watch
 
 
@@ -121,7 +123,8 @@ def weigh(
     summed, constant = weighting.summed, weighting.constant
     scales = [constant / share if summed and share else 0.0 if summed else 1.0 for share in shares]
     weighting = dataclasses.replace(weighting, kind=_kind(weighting, looks, shares, counts))
-    return Weighed(weighting, reading, [share / total for share in shares], scales, _watch(looks))
+    sizes = [0 if look.loss is None else count for look, count in zip(looks, counts, strict=True)]
+    return Weighed(weighting, reading, [share / total for share in shares], scales, sizes, _watch(looks))
 
 
 def _found(

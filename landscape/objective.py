@@ -126,7 +126,7 @@ class Objective(BatchLosses):
             A scalar tensor without graph.
         """
         with self.session(), self.without_graph():
-            parameters = self.differentiable(self._tensors.parameters(self._at(vector)))
+            parameters = self.present(self._at(vector))
             total = torch.zeros((), device=self.device, dtype=torch.float64)
             with self.processes.summed(total), self._kernels(forward=True):
                 for index in self.counted:
@@ -167,7 +167,7 @@ class Objective(BatchLosses):
     ) -> Evaluation:
         """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
         with self.session(), self.without_graph():
-            parameters = self.differentiable(self._tensors.parameters(self._at(vector)))
+            parameters = self.present(self._at(vector))
             sums = torch.zeros(3, device=self.device, dtype=torch.float64)
             with self.processes.summed(sums), self._kernels(forward=True):
                 share = wrong = counted = 0.0

@@ -70,11 +70,11 @@ def recompute_batchnorm(
         else:
             pools[name] = _Pool(count, mean, variance * count)
 
-    with objective.session(), torch.no_grad(), batch_statistics(objective.module, collect):
+    with objective.session(), objective.without_graph(), batch_statistics(objective.module, collect):
         point = objective.vector() if vector is None else torch.as_tensor(vector).to(objective.device, objective.dtype)
-        parameters = objective.layout.unflatten(point)
+        parameters = objective.present(point)
         with objective.processes.summed():
-            for index in objective.own:
+            for index in objective.evaluated:
                 objective.batch_loss(index, parameters, buffers)
     statistics = {}
     own = {name: _Pool(pool.count, pool.mean.cpu(), pool.squares.cpu()) for name, pool in pools.items()}

@@ -129,9 +129,9 @@ def _predict(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return probabilities (n, classes) and true classes (n,) on the CPU."""
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
-    with objective.session(), torch.no_grad():
-        parameters = objective.layout.unflatten(vector.detach().to(objective.device, objective.dtype))
-        for index in range(len(objective.batches)):
+    with objective.session(), objective.without_graph():
+        parameters = objective.present(vector)
+        for index in objective.evaluated:
             with _Scores() as scores:
                 objective.batch_loss(index, parameters, buffers)
             if len(scores.found) != 1:

@@ -133,6 +133,11 @@ def require_answers_of_one_example(objective: Objective) -> None:
 def _watched(objective: Objective, index: int, parameters: Any, buffers: dict[str, torch.Tensor] | None) -> _Watcher:
     watcher = _Watcher()
     if not objective.batch_sizes[index]:  # an empty batch has no answer to look at
+        if _batches.n_examples(objective.batches[index]):
+            raise MeasurementError(
+                "the training step returned None for a batch, so its examples have no answer and cannot be counted; a "
+                "certificate needs an answer to every example"
+            )
         return watcher
     with watcher:
         objective.batch_loss(index, parameters, buffers)

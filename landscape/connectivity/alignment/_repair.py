@@ -143,7 +143,7 @@ def _run(
 ) -> None:
     objective = Objective(model, loss_fn, batches)
     hooks = []
-    with objective.session(), torch.no_grad():
+    with objective.session(), objective.without_graph():
         for name, layer in model.named_modules():
             if isinstance(layer, _LAYERS):
                 axis = -1 if isinstance(layer, nn.Linear) else 1
@@ -153,8 +153,8 @@ def _run(
 
                 hooks.append(layer.register_forward_hook(watch))
         try:
-            for index in range(len(objective.batches)):
-                objective.batch_loss(index, objective.layout.unflatten(objective.vector()))
+            for index in objective.evaluated:
+                objective.batch_loss(index, objective.present())
         finally:
             for hook in hooks:
                 hook.remove()

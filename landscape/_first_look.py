@@ -1,0 +1,145 @@
+"""Evaluate held batches for the first time: check that the loss is a function, and find what it divides by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from landscape import _batches
+from landscape._additivity import Experiment, Look, disturbed, require_number, tolerance
+from landscape._errors import MeasurementError
+from landscape._examples import Reading, readings
+from landscape._observe import LossObserver
+from landscape._step import SkippedBatch
+from landscape._weighing import Weighed, Weighting, agree, require_function, weigh
+
+if TYPE_CHECKING:
+    from landscape._batch_losses import BatchLosses
+
+_OTHER_SEED = 7919
+
+
+class FirstLook:
+    """The first evaluations of held batches.
+
+    Args:
+        losses: What evaluates them; its batches are in the measuring type, and its weights are not known yet.
+        held: The batches as they were given.
+
+    Raises:
+        MeasurementError: The batches hold no examples.
+    """
+
+    def __init__(self, losses: BatchLosses, held: Sequence[Any]):
+        self._losses, self._held = losses, held
+        self._readings = readings(losses.batches, getattr(held, "items", None))
+        if not sum(self._readings[0].counts):
+            raise MeasurementError("the measurement batches hold no examples; give at least one batch of examples")
+        step = losses._step
+        step.pairs = step.pairs and not self._readings[0].lists_examples
+
+    def weigh(self, batch_weight: Callable[[Any], Any] | None, known: Weighting | None) -> Weighed:
+        """Find the weight of each batch in the mean.
+
+        Args:
+            batch_weight: What the user says that the loss of a batch divides by.
+            known: What the same loss was found to divide by on other batches.
+
+        Returns:
+            The weights, with the evidence.
+
+        Raises:
+            SkippedBatch: The step skips every batch.
+            MeasurementError: The loss is not a function of the parameters, or nothing in the batches counts.
+        """
+        losses = self._losses
+        index = self._require_function()
+        parameters = losses.present()
+        looks = [self._look(batch, number, parameters) for number, batch in enumerate(losses.batches)]
+        given = None
+        if batch_weight is not None:
+            name = getattr(batch_weight, "__name__", "batch_weight")
+            given = [require_number(batch_weight(_batches.fresh(b)), name, b) for b in losses.batches]
+
+        def experiment(reading: Reading) -> Experiment:
+            return Experiment(losses.batches, reading, self._held, looks, self._evaluator(), losses.cast)
+
+        with losses.quiet():
+            noisy = losses.noise_seed is not None and self._is_random(index)
+            tol = tolerance(losses.dtype, losses.device)
+            return weigh(self._readings, looks, experiment, tol, noisy, given, known)
+
+    def _require_function(self) -> int:
+        """Evaluate one batch twice, without gradients and with them; find out whether the step itself differentiates.
+
+        Returns:
+            The number of the batch: the first that the step does not skip.
+
+        Raises:
+            SkippedBatch: The step skips every batch.
+            RuntimeError: The model itself failed.
+        """
+        losses = self._losses
+        last = len(losses.batches) - 1
+        number = 0
+        while True:
+            try:
+                without = self._value(number, gradients=False)
+            except SkippedBatch:
+                if number == last:
+                    raise
+                number += 1
+                continue
+            except RuntimeError as error:
+                if losses.differentiates == "parameters" or "does not require grad" not in str(error):
+                    raise
+                # Gradients by its inputs need gradients to be enabled. If that is not enough, the step differentiates
+                # by its parameters.
+                losses.differentiates = "parameters" if losses.differentiates else "inputs"
+                return self._require_function()
+            first = self._value(number, gradients=True)
+            if not agree(without, first):
+                second = self._value(number, gradients=True)
+                require_function((first, second))
+                losses.differentiates = losses.differentiates or "inputs"  # it looks whether gradients are enabled
+            return number
+
+    def _value(self, number: int, gradients: bool) -> torch.Tensor:
+        losses = self._losses
+        with torch.set_grad_enabled(gradients or bool(losses.differentiates)):
+            return losses.step_loss(losses.batches[number], number, losses.present()).detach()
+
+    def _look(self, batch: Any, number: int, parameters: Sequence[torch.Tensor]) -> Look:
+        """Evaluate a batch and watch the loss functions that are called, in the given loss function and elsewhere."""
+        inside = LossObserver()
+        with LossObserver() as observer, self._losses.without_graph():
+            try:
+                loss = float(self._losses.step_loss(batch, number, parameters, observer=inside).detach())
+            except SkippedBatch:
+                return Look(None)
+        return Look(loss, tuple(observer.calls), observer.classifies, len(observer.calls) != len(inside.calls))
+
+    def _evaluator(self) -> Callable[[Any, int, int], Look]:
+        """Return what evaluates pieces of batches at the present point (number 0) and at disturbed ones."""
+        kept: dict[int, list[torch.Tensor]] = {}
+        losses = self._losses
+
+        def evaluate(batch: Any, number: int, point: int) -> Look:
+            if point not in kept:
+                kept.clear()  # one vector at a time
+                kept[point] = losses.present(disturbed(losses.start(), losses.layout, point) if point else None)
+            return self._look(batch, number, kept[point])
+
+        return evaluate
+
+    def _is_random(self, number: int) -> bool:
+        """Whether the loss changes with the seed of its noise."""
+        losses, seed = self._losses, self._losses.noise_seed
+        first = self._value(number, gradients=False)
+        try:
+            losses.noise_seed = int(seed or 0) + _OTHER_SEED
+            return not agree(first, self._value(number, gradients=False))
+        finally:
+            losses.noise_seed = seed
