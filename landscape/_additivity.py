@@ -7,11 +7,14 @@ present weights and at disturbed ones: what a loss divides by does not depend on
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from landscape import _batches
@@ -21,10 +24,12 @@ from landscape._observe import LossCall
 
 # Losses whose noise is fixed by a seed draw other numbers for other cuts: only a sum and a mean can be told apart.
 NOISY = 0.25
+PRECISE = 1e-8  # rounding of losses in float64
 # A cut tells something about the divisors where the losses of part and rest differ by this many tolerances.
 _TELLING = 20.0
 # A trial takes a few examples, of batches that are spread over all.
 _MOST_BATCHES, _MOST_EXAMPLES = 16, 64
+_WAYS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +55,25 @@ Divisor = Callable[[Look, int], float | None]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The losses of a batch, of two parts of it, and of the first part joined with itself, at one point.
+    """The losses of a batch, of two parts of it, and of one of them joined with itself, at one point.
 
     Attributes:
         whole: The batch.
         part: A part.
         rest: The rest; None for a batch that could not be cut.
-        doubled: The part joined with itself; None where it could not be joined.
+        once: The piece that was joined with itself.
+        twice: That piece joined with itself; None where it could not be joined.
         sizes: Examples in the whole, the part, and the rest.
+        way: Number of the way in which the whole was cut.
     """
 
     whole: Look
     part: Look
     rest: Look | None
-    doubled: Look | None
+    once: Look
+    twice: Look | None
     sizes: tuple[int, int, int]
+    way: int = 0
 
     @property
     def finite(self) -> bool:
@@ -74,10 +83,10 @@ class Trial:
     def is_mean(self, divisor: Divisor, tol: float) -> bool:
         """Whether the losses are means with this divisor."""
         whole, part, rest = self._losses()
-        if self.doubled is not None and not _close(self.doubled.loss, part, tol):
+        if self.twice is not None and not _close(self.twice.loss, self._once, tol):
             return False
         if self.rest is None:
-            return self.doubled is not None
+            return self.twice is not None
         looks = zip((self.whole, self.part, self.rest), self.sizes, strict=True)
         of_whole, of_part, of_rest = (divisor(look, size) for look, size in looks)
         if of_whole is None or of_part is None or of_rest is None or not of_whole > 0:
@@ -91,18 +100,22 @@ class Trial:
     def is_sum(self, tol: float) -> bool:
         """Whether the loss is a sum over examples."""
         whole, part, rest = self._losses()
-        if self.doubled is not None and not _close(self.doubled.loss, 2 * part, tol):
+        if self.twice is not None and not _close(self.twice.loss, 2 * self._once, tol):
             return False
         if self.rest is None:
-            return self.doubled is not None
+            return self.twice is not None
         return _close(whole, part + rest, tol, part, rest)
 
     def share(self, tol: float) -> tuple[float, float] | None:
         """Return the part's share in a mean, and how far it may be off; None where the losses are no such mean."""
         whole, part, rest = self._losses()
-        if self.rest is None or self.doubled is None or not _close(self.doubled.loss, part, tol):
+        if self.rest is None or self.twice is None or not _close(self.twice.loss, self._once, tol):
             return None
         return share_of(whole, part, rest, tol)
+
+    @property
+    def _once(self) -> float:
+        return math.nan if self.once.loss is None else self.once.loss
 
     def _losses(self) -> tuple[float, float, float]:
         looks = (self.whole, self.part, self.rest or self.part)
@@ -142,36 +155,38 @@ class Experiment:
     looks: Sequence[Look]
     evaluate: Callable[[Any, int, int], Look]
     cast: Callable[[Any], Any]
+    _seen: dict[tuple[int, int], tuple[Any, Look | None]] = dataclasses.field(default_factory=dict)
 
     def trials(self, points: Sequence[int]) -> list[Trial]:
-        """Cut one batch (or join two) and evaluate the pieces at some points.
+        """Cut some examples in several ways (or one batch, or join two) and evaluate the pieces at some points.
 
         Returns:
-            A trial at each point where the losses are finite; none where no batch can be cut or joined.
+            A trial for each way and point where the loss is finite; none where no batch can be cut or joined.
         """
-        for make in (self._spread, self._cut, self._united, self._doubled):
-            made = make()
-            found = [] if made is None else self._tried(made, points)
+        pool = self._pool()
+        ways = [] if pool is None else [self._divided(pool, way) for way in range(_WAYS)]
+        for makers in (ways, [self._cut()], [self._united()], [self._doubled()]):
+            found = [trial for made in makers if made is not None for trial in self._tried(made, points)]
             if found:
                 return found
         return []
 
-    def _tried(self, made: Any, points: Sequence[int]) -> list[Trial]:
-        index, whole, part, rest, doubled, sizes = made
+    def _tried(self, made: _Pieces, points: Sequence[int]) -> list[Trial]:
         found = []
         for point in points:
-            looks = [None if piece is None else self._look(piece, index, point) for piece in (whole, part, rest)]
-            twice = None if doubled is None else self._look(doubled, index, point)
-            if looks[0] is None or looks[1] is None or (rest is not None and looks[2] is None):
+            looks = [self._look(piece, made.index, point) for piece in (made.whole, made.part, made.rest, made.twice)]
+            whole, part, rest, twice = looks
+            if whole is None or part is None or (made.rest is not None and rest is None):
                 return []
-            trial = Trial(looks[0], looks[1], looks[2], twice, sizes)
+            once = whole if made.whole_twice else part
+            trial = Trial(whole, part, rest, once, twice, made.sizes, made.way)
             if trial.finite:
                 found.append(trial)
         return found
 
     def union(self, index: int, other: int, point: int) -> tuple[Look, Look, Look] | None:
         """Evaluate two batches and their union at a point; None where they cannot be joined."""
-        joined = self._joined([(index, None), (other, None)])
+        joined = self._batches_joined([index, other])
         if joined is None:
             return None
         looks = [
@@ -181,94 +196,123 @@ class Experiment:
         return None if any(look is None for look in looks) else (looks[0], looks[1], looks[2])  # type: ignore[return-value]
 
     def _look(self, batch: Any, index: int, point: int) -> Look | None:
-        # A module that refuses pieces of a batch is no fault of its own: then there is nothing to compare.
-        try:
-            look = self.evaluate(batch, index, point)
-        except Exception:
+        if batch is None:
             return None
-        return None if look.loss is None else look
+        # The whole and its double belong to several trials.
+        key = (id(batch), point)
+        if key not in self._seen:
+            look = None
+            # A module that refuses pieces of a batch is no fault of its own: then there is nothing to compare.
+            with contextlib.suppress(Exception):
+                look = self.evaluate(batch, index, point)
+            self._seen[key] = (batch, look)  # with the batch, so that nothing else gets its number
+        look = self._seen[key][1]
+        return look if look is not None and look.loss is not None else None
 
-    def _spread(self) -> Any:
+    def _pool(self) -> _Pool | None:
         """Take a few examples of many batches: only between batches does it matter what each of them divides by."""
-        able = [i for i, look in enumerate(self.looks) if look.loss is not None and self.reading.counts[i]]
-        used = able[:: -(-len(able) // _MOST_BATCHES)]
+        able = [i for i, look in enumerate(self.looks) if _counted(look) and self.reading.counts[i]]
+        used = able[:: max(1, -(-len(able) // _MOST_BATCHES))]
         each = max(1, _MOST_EXAMPLES // max(len(used), 1))
-        pool = [(i, range(min(each, self.reading.counts[i]))) for i in used]
-        total = sum(len(part) for _, part in pool)
-        if total < 2:
-            return None
-        first, rest = _divided(pool, max(1, total // 3))
-        pieces = [self._joined(chosen) for chosen in (pool, first, rest, [*first, *first])]
-        if any(piece is None for piece in pieces[:3]):
-            return None
-        size = sum(len(part) for _, part in first)
-        return used[0], *pieces, (total, size, total - size)
+        examples = [(i, k) for i in used for k in range(min(each, self.reading.counts[i]))]
+        whole = self._joined(examples) if len(examples) > 1 else None
+        return None if whole is None else _Pool(examples, whole, self._joined([*examples, *examples]))
 
-    def _cut(self) -> Any:
-        counts, looks = self.reading.counts, self.looks
-        able = [i for i, n in enumerate(counts) if n > 1 and looks[i].loss is not None and _counted(looks[i])]
+    def _divided(self, pool: _Pool, way: int) -> _Pieces | None:
+        """Divide the pool: by batches the first time, then at random, so that no pattern in the data deceives."""
+        total = len(pool.examples)
+        order = np.arange(total) if not way else np.random.default_rng(way).permutation(total)
+        first = set(order[: max(1, total // 3)].tolist())
+        part = self._joined([example for k, example in enumerate(pool.examples) if k in first])
+        rest = self._joined([example for k, example in enumerate(pool.examples) if k not in first])
+        if part is None or rest is None:
+            return None
+        sizes = (total, len(first), total - len(first))
+        return _Pieces(pool.examples[0][0], pool.whole, part, rest, pool.twice, True, sizes, way)
+
+    def _cut(self) -> _Pieces | None:
+        counts = self.reading.counts
+        able = [i for i, n in enumerate(counts) if n > 1 and _counted(self.looks[i])]
         if not able:
             return None
         # The smallest batch that still tells much.
         large = [i for i in able if counts[i] >= 8]
         index = min(large, key=lambda i: counts[i]) if large else max(able, key=lambda i: counts[i])
-        count = counts[index]
-        first = max(1, count // 3)
-        part = self._joined([(index, range(first))])
-        rest = self._joined([(index, range(first, count))])
+        everything = [(index, k) for k in range(counts[index])]
+        first = max(1, counts[index] // 3)
+        part, rest = self._joined(everything[:first]), self._joined(everything[first:])
         if part is None or rest is None:
             return None
-        doubled = self._joined([(index, range(first)), (index, range(first))])
-        return index, self.batches[index], part, rest, doubled, (count, first, count - first)
+        twice = self._joined(everything[:first] * 2)
+        sizes = (counts[index], first, counts[index] - first)
+        return _Pieces(index, self.batches[index], part, rest, twice, False, sizes)
 
-    def _united(self) -> Any:
+    def _united(self) -> _Pieces | None:
         usable = [i for i, look in enumerate(self.looks) if look.loss is not None and self.reading.counts[i]]
         if len(usable) < 2:
             return None
         one, other = usable[:2]
-        whole, doubled = self._joined([(one, None), (other, None)]), self._joined([(one, None), (one, None)])
+        whole = self._batches_joined([one, other])
         if whole is None:
             return None
-        sizes = (self.reading.counts[one], self.reading.counts[other])
-        return one, whole, self.batches[one], self.batches[other], doubled, (sum(sizes), *sizes)
+        sizes = (
+            self.reading.counts[one] + self.reading.counts[other],
+            self.reading.counts[one],
+            self.reading.counts[other],
+        )
+        twice = self._batches_joined([one, one])
+        return _Pieces(one, whole, self.batches[one], self.batches[other], twice, False, sizes)
 
-    def _doubled(self) -> Any:
+    def _doubled(self) -> _Pieces | None:
         index = next((i for i, look in enumerate(self.looks) if look.loss is not None), None)
         if index is None:
             return None
-        doubled, count = self._joined([(index, None), (index, None)]), self.reading.counts[index]
-        return doubled and (index, self.batches[index], self.batches[index], None, doubled, (count, count, 0))
+        twice, batch, count = self._batches_joined([index, index]), self.batches[index], self.reading.counts[index]
+        return None if twice is None else _Pieces(index, batch, batch, None, twice, False, (count, count, 0))
 
-    def _joined(self, chosen: Sequence[tuple[int, range | None]]) -> Any:
-        """Make a batch of examples of the batches, by their tensors or by the loader's own collation."""
-        samples = getattr(self.drawn, "samples", [])
-        able = all(index < len(samples) and len(samples[index]) == self.reading.counts[index] for index, _ in chosen)
-        if able and any(outside(self.batches[index], self.reading.plan) is not None for index, _ in chosen):
-            items = [samples[i][k] for i, part in chosen for k in (range(len(samples[i])) if part is None else part)]
+    def _batches_joined(self, indices: Sequence[int]) -> Any:
+        return self._joined([(index, k) for index in indices for k in range(self.reading.counts[index])])
+
+    def _joined(self, examples: Sequence[tuple[int, int]]) -> Any:
+        """Make a batch of examples, given as (batch, number in it), by their tensors or by the loader's collation."""
+        plan, samples = self.reading.plan, getattr(self.drawn, "samples", [])
+        runs = [(index, [k for _, k in run]) for index, run in itertools.groupby(examples, key=lambda e: e[0])]
+        able = all(index < len(samples) and len(samples[index]) == self.reading.counts[index] for index, _ in runs)
+        if able and any(outside(self.batches[index], plan) is not None for index, _ in runs):
             try:
-                return self.cast(self.drawn.collate(items))  # type: ignore[attr-defined]
+                return self.cast(self.drawn.collate([samples[i][k] for i, chosen in runs for k in chosen]))  # type: ignore[attr-defined]
             except Exception:  # a collation of the user's may ask for full batches
                 return None
-        plan = self.reading.plan
         if not plan:
             return None
         try:
-            cut = [self.batches[i] if part is None else take(self.batches[i], plan, part) for i, part in chosen]
+            cut = [take(self.batches[index], plan, chosen) for index, chosen in runs]
             return cut[0] if len(cut) == 1 else join(cut, plan)
         except (ValueError, RuntimeError, TypeError, IndexError):
             return None
 
 
-def _divided(pool: Sequence[tuple[int, range]], size: int) -> tuple[list[tuple[int, range]], list[tuple[int, range]]]:
-    """Divide chosen examples into the first `size` and the others."""
-    first: list[tuple[int, range]] = []
-    others: list[tuple[int, range]] = []
-    for index, part in pool:
-        taken = min(size, len(part))
-        size -= taken
-        first += [(index, part[:taken])] if taken else []
-        others += [(index, part[taken:])] if taken < len(part) else []
-    return first, others
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """Examples of several batches, as (batch, number in it), joined, and joined twice."""
+
+    examples: list[tuple[int, int]]
+    whole: Any
+    twice: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pieces:
+    """The batches of a trial, the number of the batch that they come from, and the way in which they were cut."""
+
+    index: int
+    whole: Any
+    part: Any
+    rest: Any
+    twice: Any
+    whole_twice: bool
+    sizes: tuple[int, int, int]
+    way: int = 0
 
 
 def _counted(look: Look) -> bool:
@@ -297,7 +341,7 @@ def disturbed(vector: torch.Tensor, layout: Any, seed: int) -> torch.Tensor:
 def tolerance(dtype: torch.dtype, device: torch.device) -> float:
     """Return how far losses of equal value may differ by rounding, relative to their size."""
     if dtype == torch.float64:
-        return 1e-8
+        return PRECISE
     return 2e-5 if device.type == "cpu" else 3e-4
 
 

@@ -175,9 +175,9 @@ class BatchLosses:
         observer = LossObserver()
         if self._watch is Watch.STEP:
             with observer:
-                return float(self.batch_loss(index, parameters, buffers)), observer
+                return float(self.batch_loss(index, parameters, buffers).detach()), observer
         watching = observer if self._watch is Watch.LOSS else None
-        return float(self._observed_loss(index, parameters, buffers, watching)), observer
+        return float(self._observed_loss(index, parameters, buffers, watching).detach()), observer
 
     def require_graph(self, differentiable: bool) -> None:
         """Refuse to differentiate where the loss of no batch has a graph that leads to parameters.
@@ -209,6 +209,19 @@ class BatchLosses:
         """Evaluate losses that are not differentiated: without gradients, unless the step takes some by itself."""
         with torch.set_grad_enabled(bool(self.differentiates)):
             yield
+
+    @contextlib.contextmanager
+    def in_type(self, dtype: torch.dtype) -> Iterator[None]:
+        """Evaluate everything within in another floating-point type; batches must be given in it."""
+        if dtype == self.dtype:
+            yield
+            return
+        before = self._tensors, self.dtype
+        self._tensors, self.dtype = MeasuredTensors(self.module, dtype), dtype
+        try:
+            yield
+        finally:
+            self._tensors, self.dtype = before
 
     def start(self) -> torch.Tensor:
         """Return a copy of the module's present trainable parameters, shape (P,)."""

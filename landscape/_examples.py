@@ -48,9 +48,9 @@ class Reading:
 def readings(batches: Sequence[Any], items: Sequence[int] | None = None) -> list[Reading]:
     """List the possible readings of some batches, the likeliest first.
 
-    The number of examples is what the batches declare (`num_graphs`, `batch_size`), or else the number of dataset
-    items that were collated, or else the number that most tensors and lists agree on: the first dimension counts most,
-    and lists count with all the tensors in them.
+    The number of examples is the number of dataset items that were collated, or else what the batches declare
+    (`num_graphs`, `batch_size`), or else the number that most tensors and lists agree on: the first dimension counts
+    most, and lists count with all the tensors in them.
 
     Args:
         batches: The batches.
@@ -63,13 +63,13 @@ def readings(batches: Sequence[Any], items: Sequence[int] | None = None) -> list
         MeasurementError: Nothing in a batch can be counted.
     """
     tables = [_Table(batch) for batch in batches]
+    if items is not None:
+        counts = tuple(items)
+        return [Reading(counts, _plan(tables, counts), "items of the dataset that were collated")]
     declared = [_declared(batch) for batch in batches]
     if all(count is not None for count in declared):
         counts = tuple(int(count) for count in declared if count is not None)
         return [Reading(counts, _plan(tables, counts), "the batches declare it")]
-    if items is not None:
-        counts = tuple(items)
-        return [Reading(counts, _plan(tables, counts), "items of the dataset that were collated")]
     found = [*_agreed(tables), *_alone(tables)]
     if not found:
         empty = next((b for b, table in zip(batches, tables, strict=True) if not table.sizes), batches[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,13 @@ class FirstLook:
             name = getattr(batch_weight, "__name__", "batch_weight")
             given = [require_number(batch_weight(_batches.fresh(b)), name, b) for b in losses.batches]
 
-        def experiment(reading: Reading) -> Experiment:
-            return Experiment(losses.batches, reading, self._held, looks, self._evaluator(), losses.cast)
+        def experiment(reading: Reading, precise: bool) -> Experiment:
+            dtype, batches = losses.dtype, losses.batches
+            if precise and dtype != torch.float64:
+                dtype = torch.float64
+                batches = [_batches.cast(batch, losses.device, dtype) for batch in batches]
+            cast = functools.partial(_batches.cast, device=losses.device, dtype=dtype)
+            return Experiment(batches, reading, self._held, looks, self._evaluator(dtype), cast)
 
         with losses.quiet():
             noisy = losses.noise_seed is not None and self._is_random(index)
@@ -121,16 +127,17 @@ class FirstLook:
                 return Look(None)
         return Look(loss, tuple(observer.calls), observer.classifies, len(observer.calls) != len(inside.calls))
 
-    def _evaluator(self) -> Callable[[Any, int, int], Look]:
+    def _evaluator(self, dtype: torch.dtype) -> Callable[[Any, int, int], Look]:
         """Return what evaluates pieces of batches at the present point (number 0) and at disturbed ones."""
         kept: dict[int, list[torch.Tensor]] = {}
         losses = self._losses
 
         def evaluate(batch: Any, number: int, point: int) -> Look:
-            if point not in kept:
-                kept.clear()  # one vector at a time
-                kept[point] = losses.present(disturbed(losses.start(), losses.layout, point) if point else None)
-            return self._look(batch, number, kept[point])
+            with losses.in_type(dtype):
+                if point not in kept:
+                    kept.clear()  # one vector at a time
+                    kept[point] = losses.present(disturbed(losses.start(), losses.layout, point) if point else None)
+                return self._look(batch, number, kept[point])
 
         return evaluate
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from landscape._additivity import NOISY, Divisor, Experiment, Look, Trial, share_of
+from landscape._additivity import NOISY, PRECISE, Divisor, Experiment, Look, Trial, share_of
 from landscape._errors import MeasurementError
 from landscape._examples import Reading
 
@@ -79,7 +79,7 @@ class Weighed:
 def weigh(
     readings: Sequence[Reading],
     looks: Sequence[Look],
-    experiment: Callable[[Reading], Experiment],
+    experiment: Callable[[Reading, bool], Experiment],
     tol: float,
     noisy: bool,
     given: Sequence[float] | None = None,
@@ -90,7 +90,7 @@ def weigh(
     Args:
         readings: Possible readings of the batches, the likeliest first.
         looks: The first evaluation of each batch.
-        experiment: Makes the experiment of a reading.
+        experiment: Makes the experiment of a reading; in float64 where the second argument says so.
         tol: Rounding of losses, relative to their size.
         noisy: Whether the loss draws random numbers, which other cuts of a batch draw differently.
         given: What each batch divides by, where the user says so.
@@ -102,7 +102,9 @@ def weigh(
     Raises:
         NoTargets: No batch counts.
     """
-    if not any(look.loss is not None and _DIVISORS["mean"](look, 1) != 0 for look in looks):
+    counted = [look for look in looks if look.loss is not None and _DIVISORS["mean"](look, 1) != 0]
+    # A mean over nothing is NaN where whoever wrote the loss masks examples by hand.
+    if not counted or (known is not None and all(look.loss != look.loss for look in counted)):
         raise NoTargets(_NOTHING)
     reading, measured = readings[0], None
     if given is not None:
@@ -128,12 +130,12 @@ def weigh(
 
 
 def _found(
-    readings: Sequence[Reading], looks: Sequence[Look], experiment: Callable[[Reading], Experiment], tol: float
+    readings: Sequence[Reading], looks: Sequence[Look], experiment: Callable[[Reading, bool], Experiment], tol: float
 ) -> tuple[Weighting, Reading, list[float] | None]:
     """Try the readings one after the other; return the weighting, its reading, and divisors that were measured."""
     first: list[Trial] = []
     for reading in readings[:_READINGS]:
-        trials = experiment(reading).trials(_POINTS)
+        trials = experiment(reading, False).trials(_POINTS)
         first = first or trials
         weighting = _explained(trials, looks, reading.counts, tol)
         if weighting is not None:
@@ -142,7 +144,8 @@ def _found(
     if not first:
         return _unchecked(looks), reading, None
     if tol < NOISY:
-        measured = _measured(experiment(reading), tol)
+        # Differences of losses lose digits. Models that do not run in float64 are measured as they are.
+        measured = _measured(experiment(reading, True), PRECISE) or _measured(experiment(reading, False), tol)
         if measured is not None:
             evidence = "measured by joining batches: the loss is a mean with weights of its own"
             return Weighting("weights", "measured", evidence=evidence), reading, measured
@@ -191,9 +194,13 @@ def _measured(experiment: Experiment, tol: float) -> list[float] | None:
     Returns:
         The divisors; None where the loss is no mean with weights that depend on the examples alone.
     """
-    trials = experiment.trials((*_POINTS, _FURTHER))
-    shares = [share for share in (trial.share(tol) for trial in trials) if share is not None]
-    if len(shares) < 2 or any(abs(a - b) > e + f for a, e in shares for b, f in shares):
+    shares: dict[int, list[tuple[float, float]]] = {}  # by the way of cutting
+    for trial in experiment.trials((*_POINTS, _FURTHER)):
+        share = trial.share(tol)
+        shares.setdefault(trial.way, []).extend([share] if share is not None else [])
+    if any(abs(a - b) > e + f for found in shares.values() for a, e in found for b, f in found):
+        return None
+    if max((len(found) for found in shares.values()), default=0) < 2:
         return None
     used = [index for index, look in enumerate(experiment.looks) if look.loss is not None and look.loss == look.loss]
     divisors = [0.0] * len(experiment.looks)

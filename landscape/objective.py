@@ -208,7 +208,8 @@ class Objective(BatchLosses):
 
     def to(self, dtype: torch.dtype) -> Objective:
         """Return the same objective, at the same default point, measured in another floating-point type."""
-        return self._over(self._held(self.batches), dtype).shard(self.processes)
+        held = _batches.DrawnBatches(self.batches, self._reading.counts, self.source)
+        return self._over(held, dtype).shard(self.processes)
 
     @property
     def at_module(self) -> bool:
@@ -226,6 +227,7 @@ class Objective(BatchLosses):
             counts has no loss and is left out.
 
         Raises:
+            MeasurementError: A batch cannot be cut, or no target counts in any group.
             ValueError: `size` is not positive.
         """
         if size < 1:
@@ -235,9 +237,16 @@ class Objective(BatchLosses):
             known = dataclasses.replace(known, divisor="batches")
         groups = []
         for index in self.counted:
-            for piece in _batches.split(self.batches[index], size, self._reading, index):
+            pieces = _batches.split(self.batches[index], size, self._reading, index)
+            for start, piece in zip(range(0, self.batch_sizes[index], size), pieces, strict=True):
+                held = _batches.DrawnBatches([piece], [min(size, self.batch_sizes[index] - start)], self.source)
                 with contextlib.suppress(NoTargets, SkippedBatch):
-                    groups.append(self._over(self._held([piece]), self.dtype, known))
+                    groups.append(self._over(held, self.dtype, known))
+        if not groups:
+            raise NoTargets(
+                f"in no group of {size} examples does a target count, or the loss is not a number, so there is nothing "
+                "to measure group by group"
+            )
         return groups
 
     def restrict(self, batches: Iterable[Any]) -> Objective:
@@ -290,11 +299,6 @@ class Objective(BatchLosses):
             return _distributed.communicates(self.module, lambda: self.batch_loss(0, parameters))
 
     # ------------------------------------------------------------------ inside
-
-    def _held(self, batches: list[Any]) -> _batches.DrawnBatches:
-        """Say of batches of this objective, or of pieces of them, how many examples they hold."""
-        counts = self._reading.counts if batches is self.batches else None
-        return _batches.DrawnBatches(batches, counts, self.source)
 
     def _over(self, batches: Iterable[Any], dtype: torch.dtype, known: Weighting | None = None) -> Objective:
         """Make one over other batches, or in another type, at the same default point, for this process alone."""
