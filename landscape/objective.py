@@ -227,7 +227,8 @@ class Objective(BatchLosses):
             counts has no loss and is left out.
 
         Raises:
-            MeasurementError: A batch cannot be cut, or no target counts in any group.
+            NoTargets: No target counts in any group.
+            MeasurementError: A batch cannot be cut.
             ValueError: `size` is not positive.
         """
         if size < 1:

@@ -140,6 +140,7 @@ def test_a_shared_layer_pools_all_its_uses_and_an_unused_one_is_left_out():
     torch.testing.assert_close(found["norm.running_var"], both.var(0))
 
 
+@pytest.mark.filterwarnings("ignore:the loss of Sequential is measured as the mean over the batches")
 def test_without_tracked_statistics_there_is_nothing():
     x, y = data()
     plain = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4, track_running_stats=False)).double()
