@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from landscape._loss_functions import with_lost_weight
+
 _convolution = torch.ops.aten.convolution
 _backward = torch.ops.aten.convolution_backward
 
@@ -167,7 +169,7 @@ class CheapSecondDerivatives(TorchFunctionMode):
     """Within it, convolutions and ReLU are built so that differentiating them twice is cheap."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = with_lost_weight(func, kwargs or {})
         other = _REPLACED.get(func)
         result = other(*args, **kwargs) if other is not None and torch.is_grad_enabled() else None
         return func(*args, **kwargs) if result is None else result
