@@ -35,7 +35,8 @@ def _joint(*names: str, last: bool = True) -> Callable[[Arguments], torch.Size]:
 
     def shape(arguments: Arguments) -> torch.Size:
         tensors = [value for name in names if isinstance(value := arguments[name], torch.Tensor)]
-        whole = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+        # Not by torch.broadcast_shapes, which imports sympy for a second.
+        whole = torch.broadcast_tensors(*tensors)[0].shape
         return whole if last else whole[:-1]
 
     return shape
@@ -50,7 +51,8 @@ def _class_shape(arguments: Arguments) -> torch.Size:
 
 
 def _cosine_shape(arguments: Arguments) -> torch.Size:
-    return torch.broadcast_shapes(_joint("input1", "input2", last=False)(arguments), arguments["target"].shape)
+    rows = torch.broadcast_tensors(arguments["input1"], arguments["input2"])[0]
+    return torch.broadcast_tensors(rows[..., 0], arguments["target"])[0].shape
 
 
 def _distance_shape(arguments: Arguments) -> torch.Size | None:
@@ -203,7 +205,7 @@ def shares_of(function: Any, arguments: Arguments) -> tuple[torch.Size, torch.Te
     shape = _SHAPES[function](arguments)
     if shape is None:
         return None
-    if function in CLASSES and not arguments["target"].is_floating_point():
+    if may_ignore(function, arguments):
         kept, weight = kept_of(function, arguments), arguments["weight"]
         if weight is None:
             return shape, kept
@@ -275,10 +277,15 @@ def labels_of(function: Any, arguments: Arguments) -> torch.Tensor:
     return target.argmax(dim=class_axis_of(function, arguments)) if target.is_floating_point() else target
 
 
+def may_ignore(function: Any, arguments: Arguments) -> bool:
+    """Return whether a loss could leave targets out: it has class indices."""
+    return function in CLASSES and not arguments["target"].is_floating_point()
+
+
 def kept_of(function: Any, arguments: Arguments) -> torch.Tensor:
     """Return which targets of a loss of classes count, a mask in their shape."""
     target = arguments["target"]
-    if function in CLASSES and not target.is_floating_point():
+    if may_ignore(function, arguments):
         return target != ignore_index_of(arguments)
     shape = _class_shape(arguments) if function in CLASSES else target.shape
     return torch.ones((), dtype=torch.bool, device=target.device).expand(shape)

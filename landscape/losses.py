@@ -120,7 +120,8 @@ class LossCall:
     @functools.cached_property
     def mistaken(self) -> torch.Tensor:
         """Which counted targets are predicted wrongly, a mask in the shape of the targets."""
-        return (facts.predicted_of(self.function, self.arguments) != self.labels) & self.kept
+        differing = facts.predicted_of(self.function, self.arguments) != self.labels
+        return differing & self.kept if facts.may_ignore(self.function, self.arguments) else differing
 
     @functools.cached_property
     def counts(self) -> LossCounts:
@@ -128,19 +129,19 @@ class LossCall:
 
         Within `torch.vmap` tensors have no numbers to read: nothing is counted there, and the divisor is unknown.
         """
-        shares = facts.shares_of(self.function, self.arguments)
-        zero = self.result.new_zeros((), dtype=torch.float64)
-        summed = zero if shares is None or not isinstance(shares[1], torch.Tensor) else shares[1].sum(dtype=zero.dtype)
-        errors = (self.mistaken.sum(), self.kept.sum()) if self.classifies else (zero, zero)
-        try:  # together, since reading a number waits for the device
-            divisor, wrong, counted = torch.stack([summed, *(error.to(zero.dtype) for error in errors)]).tolist()
+        try:
+            float(self.result.new_zeros(()))
         except RuntimeError:
             return LossCounts(self.name, self.reduction, None, 0.0, 0)
-        if shares is None:
-            divisor = None
-        elif not isinstance(shares[1], torch.Tensor):
-            divisor = float(math.prod(shares[0]) * shares[1])
-        return LossCounts(self.name, self.reduction, divisor, wrong, int(counted))
+        wrong, counted, divisor = 0.0, 0, None
+        if self.classifies:
+            ignoring = facts.may_ignore(self.function, self.arguments)
+            wrong, counted = float(self.mistaken.sum()), int(self.kept.sum()) if ignoring else self.kept.numel()
+        if (shares := facts.shares_of(self.function, self.arguments)) is not None:
+            shape, share = shares
+            summed = share.sum(dtype=torch.float64) if isinstance(share, torch.Tensor) else math.prod(shape) * share
+            divisor = float(summed)
+        return LossCounts(self.name, self.reduction, divisor, wrong, counted)
 
     def per_element(self) -> torch.Tensor:
         """Return the loss of each element before the reduction: a mean is their sum over `counts.divisor`."""
