@@ -1,33 +1,37 @@
-"""Facts about torch's loss functions: their arguments, their classes, and the divisor of their means.
+"""Know torch's loss functions: their arguments, their reductions, and the divisor of their means.
 
-Every function here takes a loss function of `torch.nn.functional` and its arguments by name, defaults included.
+A loss function here is one of `torch.nn.functional`, and its arguments are by name, defaults included.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fractions
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-Arguments = Mapping[str, Any]
+from landscape._loss_classes import (
+    CLASSES,
+    LINEAR_CROSS_ENTROPY,
+    Arguments,
+    ignore_index_of,
+    kept_of,
+    may_ignore,
+    scores_of,
+    target_shape,
+)
 
-# Newer than the oldest torch that is supported; None where it does not exist.
-LINEAR_CROSS_ENTROPY: Any = getattr(F, "linear_cross_entropy", None)
-CLASSES: tuple[Any, ...] = tuple(filter(None, (F.cross_entropy, F.nll_loss, LINEAR_CROSS_ENTROPY)))
-# The input above which a binary loss predicts class 1.
-THRESHOLDS: dict[Any, float] = {F.binary_cross_entropy_with_logits: 0.0, F.binary_cross_entropy: 0.5}
 # Functions that turn the natural parameters of a distribution into the input of a loss.
 LINKS: dict[Any, tuple[Any, ...]] = {
     F.nll_loss: (F.log_softmax, torch.log_softmax, torch.Tensor.log_softmax, torch.special.log_softmax),
     F.binary_cross_entropy: (F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid, torch.special.expit),
 }
-_PREDICTED_AT_ONCE = 2**24  # scores that a fused loss holds at a time when its classes are predicted
 
 
 def _joint(*names: str, last: bool = True) -> Callable[[Arguments], torch.Size]:
@@ -42,14 +46,6 @@ def _joint(*names: str, last: bool = True) -> Callable[[Arguments], torch.Size]:
     return shape
 
 
-def _class_shape(arguments: Arguments) -> torch.Size:
-    target = arguments["target"]
-    if not target.is_floating_point():
-        return target.shape
-    axis = class_axis(target)
-    return target.shape[:axis] + target.shape[axis + 1 :]
-
-
 def _cosine_shape(arguments: Arguments) -> torch.Size:
     rows = torch.broadcast_tensors(arguments["input1"], arguments["input2"])[0]
     return torch.broadcast_tensors(rows[..., 0], arguments["target"])[0].shape
@@ -61,7 +57,7 @@ def _distance_shape(arguments: Arguments) -> torch.Size | None:
 
 # The shape of each loss without reduction.
 _SHAPES: dict[Any, Callable[[Arguments], torch.Size | None]] = {
-    **dict.fromkeys(CLASSES, _class_shape),
+    **dict.fromkeys(CLASSES, target_shape),
     F.binary_cross_entropy: _joint("input", "target"),
     F.binary_cross_entropy_with_logits: _joint("input", "target", "pos_weight"),
     F.cosine_embedding_loss: _cosine_shape,
@@ -153,6 +149,18 @@ def with_lost_weight(called: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs | {"weight": relevant[2]} if len(relevant) == 3 else kwargs
 
 
+def has_numbers(tensor: torch.Tensor) -> bool:
+    """Return whether the numbers in a tensor can be read, which they cannot within `torch.vmap`."""
+    with contextlib.suppress(RuntimeError):
+        tensor.data_ptr()  # plain tensors have one, and need no waiting for their device
+        return True
+    try:
+        float(tensor.new_zeros(()))
+    except RuntimeError:
+        return False
+    return True
+
+
 def input_of(function: Any, arguments: Arguments) -> torch.Tensor:
     """Return the first tensor, in the order of the signature, that a loss is called on."""
     return next(arguments[name] for name in KNOWN[function][1] if isinstance(arguments[name], torch.Tensor))
@@ -215,80 +223,6 @@ def shares_of(function: Any, arguments: Arguments) -> tuple[torch.Size, torch.Te
     if function is F.kl_div and arguments["reduction"] == "batchmean" and len(shape):
         return shape, fractions.Fraction(shape[0], max(1, math.prod(shape)))
     return shape, fractions.Fraction(1)
-
-
-def class_axis(scores: torch.Tensor) -> int:
-    """Return the dimension of scores along which torch's losses look for the classes."""
-    return 1 if scores.ndim > 1 else 0
-
-
-def class_axis_of(function: Any, arguments: Arguments) -> int | None:
-    """Return the dimension of the scores along which the classes stand; None for a loss without such a dimension."""
-    if function not in CLASSES:
-        return None
-    if function is LINEAR_CROSS_ENTROPY:
-        return arguments["input"].ndim - 1
-    return class_axis(arguments["input"])
-
-
-def n_classes_of(function: Any, arguments: Arguments) -> int | None:
-    """Return the number of classes, 2 for a binary loss; None for a loss without classes."""
-    if function is LINEAR_CROSS_ENTROPY:
-        return int(arguments["linear_weight"].shape[0])
-    axis = class_axis_of(function, arguments)
-    return (2 if function in THRESHOLDS else None) if axis is None else int(arguments["input"].shape[axis])
-
-
-def ignore_index_of(arguments: Arguments) -> int:
-    """Return the class index that a loss of classes ignores."""
-    ignored = arguments["ignore_index"]
-    return -100 if ignored is None else int(ignored)  # linear_cross_entropy says None
-
-
-def scores_of(function: Any, arguments: Arguments) -> torch.Tensor:
-    """Return what a loss of classes predicts from: its input, or the product inside `linear_cross_entropy`."""
-    if function is not LINEAR_CROSS_ENTROPY:
-        return arguments["input"]
-    weight, bias = arguments["linear_weight"], arguments["linear_bias"]
-    flat = F.linear(arguments["input"], weight.flatten(0, -2), None if bias is None else bias.flatten())
-    return flat.unflatten(-1, weight.shape[:-1])
-
-
-def predicted_of(function: Any, arguments: Arguments) -> torch.Tensor:
-    """Return the predicted class of every target.
-
-    Memory: the scores of `linear_cross_entropy` are made for a few rows at a time.
-    """
-    if function in THRESHOLDS:
-        return arguments["input"] > THRESHOLDS[function]
-    axis = class_axis_of(function, arguments)
-    if function is not LINEAR_CROSS_ENTROPY or arguments["input"].ndim == 1:
-        return scores_of(function, arguments).argmax(dim=axis)
-    rows = max(1, _PREDICTED_AT_ONCE // max(1, arguments["linear_weight"][..., 0].numel()))
-    parts = arguments["input"].split(rows)
-    return torch.cat([scores_of(function, {**arguments, "input": part}).argmax(dim=axis) for part in parts])
-
-
-def labels_of(function: Any, arguments: Arguments) -> torch.Tensor:
-    """Return the true class of every target: the most probable one where targets are probabilities."""
-    target = arguments["target"]
-    if function in THRESHOLDS:
-        return target > 0.5
-    return target.argmax(dim=class_axis_of(function, arguments)) if target.is_floating_point() else target
-
-
-def may_ignore(function: Any, arguments: Arguments) -> bool:
-    """Return whether a loss could leave targets out: it has class indices."""
-    return function in CLASSES and not arguments["target"].is_floating_point()
-
-
-def kept_of(function: Any, arguments: Arguments) -> torch.Tensor:
-    """Return which targets of a loss of classes count, a mask in their shape."""
-    target = arguments["target"]
-    if may_ignore(function, arguments):
-        return target != ignore_index_of(arguments)
-    shape = _class_shape(arguments) if function in CLASSES else target.shape
-    return torch.ones((), dtype=torch.bool, device=target.device).expand(shape)
 
 
 def written_out(function: Any, arguments: Arguments) -> tuple[Any, Arguments]:

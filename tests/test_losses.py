@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from landscape import _loss_functions as facts
+from landscape import _loss_classes, _loss_functions
 from landscape._observe import batch_weight
 from landscape.losses import LossCounter, LossCounts, LossWatcher
 
@@ -290,7 +290,7 @@ def test_each_loss_function_tells_its_divisor_and_errors(function, expected):
 @needs_linear
 @pytest.mark.parametrize("at_once", [1, 6, 2**24])
 def test_a_fused_loss_predicts_as_its_scores_do(monkeypatch, at_once):
-    monkeypatch.setattr(facts, "_PREDICTED_AT_ONCE", at_once)
+    monkeypatch.setattr(_loss_classes, "_PREDICTED_AT_ONCE", at_once)
     hidden, weight, bias = drawn(40, 7), drawn(5, 7, seed=1), drawn(5, seed=2)
     labels = classes(5, 40)
     call, _ = watched(LINEAR, hidden, weight, labels, linear_bias=bias, ignore_index=3)
@@ -306,7 +306,7 @@ def test_a_fused_loss_predicts_as_its_scores_do(monkeypatch, at_once):
 def test_a_fused_loss_is_written_out_as_the_same_loss():
     for case, reduction in itertools.product([name for name in CASES if "linear" in name], ["mean", "sum", "none"]):
         function, args, kwargs = CASES[case]
-        with LossWatcher(before=facts.written_out) as watcher:
+        with LossWatcher(before=_loss_functions.written_out) as watcher:
             result = function(*args, **kwargs, reduction=reduction)
         assert watcher.calls[0].name == "cross_entropy"
         assert watcher.calls[0].class_axis == watched(function, *args, **kwargs)[0].class_axis
@@ -416,6 +416,10 @@ def test_within_vmap_nothing_can_be_counted_and_nothing_fails(function, args):
         torch.vmap(torch.func.grad(function))(*args)
     torch.testing.assert_close(losses.mean(), function(*args), rtol=1e-12, atol=0)
     assert [(call.divisor, call.counted, call.reduction) for call in counter.calls] == [(None, 0, "mean")] * 2
+    with LossWatcher() as watcher:
+        torch.vmap(function)(*args)
+    (call,) = watcher.calls
+    assert (call.readable, call.counts, call.per_example()) == (False, counter.calls[0], None)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.func.jvp loads it

@@ -141,7 +141,7 @@ def _predict(
 
 def _read(call: LossCall) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return the probabilities (targets, classes) and true classes (targets,) of a classification loss."""
-    if not call.classifies:
+    if not (call.classifies and call.readable):
         return None
     scores, axis = call.scores.double(), call.class_axis
     if axis is None:

@@ -142,9 +142,6 @@ def _answers(objective: Objective, index: int, parameters: Any, buffers: dict[st
             "loss without an upper end has no such bound. Give a loss_fn such as cross_entropy; a loss with two ends "
             "goes to landscape.bounds.bounded_loss_bound"
         )
-    for call in watcher.calls:
-        if call.class_axis is not None and call.target.is_floating_point():
-            _require_probabilities(call.target)
     # Batch by batch: answers too many in one must not make up for answers that are missing in another.
     size, counted = objective.batch_sizes[index], sum(call.counts.counted for call in watcher.calls)
     if counted != size or len(watcher.calls) != 1:
@@ -154,7 +151,10 @@ def _answers(objective: Objective, index: int, parameters: Any, buffers: dict[st
             "losses) are not independent draws, and ignored targets are no predictions. Give a loss that is called "
             "once, with one target per example"
         )
-    return watcher.calls[0]
+    call = watcher.calls[0]
+    if call.class_axis is not None and call.target.is_floating_point():
+        _require_probabilities(call.target)
+    return call
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from landscape._errors import MeasurementError
-from landscape._loss_functions import class_axis
+from landscape._loss_classes import class_axis
 from landscape.curvature._gauss_newton import LossHessian, Metric
 from landscape.curvature._split import Split
 from landscape.losses import LossCall

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
-from landscape._loss_functions import reduction_of
 from landscape.curvature._operator import SymmetricOperator
-from landscape.losses import LossWatcher
 from landscape.objective import Objective
 
 
@@ -78,7 +77,7 @@ def _derivative(
         return torch.func.grad(lambda tensors: weight * objective.batch_loss(index, tensors))(at)
 
     try:
-        with _own_warnings_ignored(), LossWatcher(read=None, before=_with_plain_squares):
+        with _own_warnings_ignored(), _PlainSquares():
             return torch.func.linearize(gradient, parameters)[1]
     except (RuntimeError, TypeError, ValueError) as error:
         raise MeasurementError(
@@ -96,14 +95,24 @@ def _own_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def _with_plain_squares(function: Any, arguments: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-    """Write squared errors out: tracing the derivative of torch's own `mse_loss` kills the process (torch 2.13)."""
-    return (_squared_error, {"arguments": arguments}) if function is F.mse_loss else (function, arguments)
+class _PlainSquares(TorchFunctionMode):
+    """Writes squared errors out: tracing the derivative of torch's own `mse_loss` kills the process (torch 2.13)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (_squared_error if func is F.mse_loss else func)(*args, **(kwargs or {}))
 
 
-def _squared_error(arguments: Mapping[str, Any]) -> torch.Tensor:
-    squares = (arguments["input"] - arguments["target"]) ** 2
-    weight, reduction = arguments.get("weight"), reduction_of(arguments)
+def _squared_error(
+    input: torch.Tensor,  # noqa: A002 (the name that callers may use)
+    target: torch.Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    if size_average is not None or reduce is not None:  # the names of old versions
+        reduction = "none" if reduce is False else ("sum" if size_average is False else "mean")
+    squares = (input - target) ** 2
     if weight is not None:
         squares = squares * weight
     if reduction != "mean":

@@ -65,7 +65,9 @@ def split(objective: Objective, evaluate: Callable[[], torch.Tensor]) -> Split |
     if not loss.requires_grad:
         return None
     inside = set(nodes([loss]))
-    calls = [call for call in watcher.calls if call.result.grad_fn in inside and call.input.requires_grad]
+    calls = [
+        call for call in watcher.calls if call.readable and call.result.grad_fn in inside and call.input.requires_grad
+    ]
     whole = [z for z in outputs if isinstance(z, torch.Tensor) and z.requires_grad]
     if len(calls) == 1:
         parts = Split(loss, calls[0].input, _before_link(calls[0], watcher.other_calls), calls[0])

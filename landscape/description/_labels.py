@@ -12,7 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape._errors import MeasurementError
-from landscape._loss_functions import class_axis
+from landscape._loss_classes import class_axis
+from landscape._loss_functions import has_numbers
 from landscape._step import TrainingStep
 from landscape.isolation import isolated
 from landscape.losses import LossCall, LossWatcher
@@ -119,13 +120,15 @@ def watch_labels() -> LossWatcher[tuple[str, Labels | None]]:
 
 def _with_valid_labels(function: Any, arguments: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     """Refuse labels that do not fit before torch does, whose sentence says less."""
-    if function in (F.cross_entropy, F.nll_loss):
+    if function in (F.cross_entropy, F.nll_loss) and has_numbers(arguments["target"]):
         _require_labels(arguments["input"], arguments["target"], arguments["ignore_index"])
     return function, arguments
 
 
 def _read(call: LossCall) -> tuple[str, Labels | None]:
     """Return the name of a loss, and the labels of one that classifies."""
+    if not call.readable:
+        return f"{call.name} within torch.vmap", None
     labels = None
     if call.class_axis is not None:
         labels = class_labels(call.scores, call.target, call.ignore_index)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from landscape._given import of_objective
-from landscape._loss_functions import class_axis, written_out
+from landscape._loss_classes import class_axis
+from landscape._loss_functions import written_out
 from landscape.losses import LossWatcher
 from landscape.objective import Objective
 

@@ -107,3 +107,26 @@ def test_weights_that_torch_drops_in_a_function_mode_are_kept():
     plain = F.l1_loss(x, y, weight=weight), F.l1_loss(x, y, reduction="sum", weight=weight), F.l1_loss(x, y)
     assert watched == plain
     assert float(plain[0]) != pytest.approx(float(plain[2]), rel=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this torch has no linear_cross_entropy")
+def test_a_loss_in_chunks_has_the_curvature_of_the_loss():
+    torch.manual_seed(0)
+    body, head = nn.Linear(4, 5), nn.Linear(5, 3)
+    x, y = torch.randn(12, 4, dtype=torch.float64), torch.arange(12) % 3
+
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([body, head]).double()
+
+        def forward(self, x):
+            return body(x).tanh()
+
+    def loss(z, y):
+        options = nn.LinearCrossEntropyOptions()
+        return F.linear_cross_entropy(z, head.weight, y, linear_bias=head.bias, options=options)
+
+    chunked = hessian(Objective(Hidden(), loss, [(x[:5], y[:5]), (x[5:], y[5:])])).dense()
+    plain = hessian(Objective(Hidden(), lambda z, y: F.cross_entropy(head(z), y), [(x, y)])).dense()
+    torch.testing.assert_close(chunked, plain, rtol=1e-10, atol=1e-12)
