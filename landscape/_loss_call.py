@@ -119,22 +119,34 @@ class LossCall:
         return differing & self.kept if classes.may_ignore(self.function, self.arguments) else differing
 
     @functools.cached_property
+    def probabilities(self) -> torch.Tensor:
+        """Predicted probabilities of a classification loss, float64: of all classes, or of class 1 if it is binary."""
+        return classes.probabilities_of(self.function, self.arguments)
+
+    @functools.cached_property
+    def divisor(self) -> float | None:
+        """The number that a mean divides by; None where it is not known."""
+        shares = facts.shares_of(self.function, self.arguments) if self.readable else None
+        if shares is None:
+            return None
+        shape, share = shares
+        if isinstance(share, torch.Tensor):
+            return float(share.detach().sum(dtype=torch.float64))
+        return float(math.prod(shape) * share)
+
+    @functools.cached_property
     def counts(self) -> LossCounts:
         """The numbers of this call; without any, and with an unknown divisor, where the call is not readable."""
         if not self.readable:
             return LossCounts(self.name, self.reduction, None, 0.0, 0)
-        wrong, counted, divisor = 0.0, 0, None
+        wrong, counted = 0.0, 0
         if self.classifies:
             ignoring = classes.may_ignore(self.function, self.arguments)
             wrong, counted = float(self.mistaken.sum()), int(self.kept.sum()) if ignoring else self.kept.numel()
-        if (shares := facts.shares_of(self.function, self.arguments)) is not None:
-            shape, share = shares
-            summed = share.sum(dtype=torch.float64) if isinstance(share, torch.Tensor) else math.prod(shape) * share
-            divisor = float(summed)
-        return LossCounts(self.name, self.reduction, divisor, wrong, counted)
+        return LossCounts(self.name, self.reduction, self.divisor, wrong, counted)
 
     def per_element(self) -> torch.Tensor:
-        """Return the loss of each element before the reduction: a mean is their sum over `counts.divisor`."""
+        """Return the loss of each element before the reduction: a mean is their sum over `divisor`."""
         return facts.unreduced(self.function, self.arguments)
 
     def per_example(self) -> torch.Tensor | None:

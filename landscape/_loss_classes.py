@@ -58,6 +58,14 @@ def scores_of(function: Any, arguments: Arguments) -> torch.Tensor:
     return flat.unflatten(-1, weight.shape[:-1])
 
 
+def probabilities_of(function: Any, arguments: Arguments) -> torch.Tensor:
+    """Return the predicted probabilities, float64: of all classes, or of class 1 where there are two."""
+    scores = scores_of(function, arguments).double()
+    if function in THRESHOLDS:
+        return scores if function is F.binary_cross_entropy else scores.sigmoid()
+    return scores.exp() if function is F.nll_loss else scores.softmax(class_axis(scores))
+
+
 def predicted_of(function: Any, arguments: Arguments) -> torch.Tensor:
     """Return the predicted class of every target.
 

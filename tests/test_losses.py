@@ -132,8 +132,8 @@ def test_a_call_is_seen_as_torch_evaluates_it(case, reduction):
     elements = call.per_element()
     total, mean, none = (evaluated(function, args, kwargs, each) for each in ("sum", "mean", "none"))
     assert torch.equal(elements, none)
-    assert float(total / mean) == pytest.approx(call.counts.divisor, rel=1e-12)
-    expected = {"mean": elements.sum() / call.counts.divisor, "sum": elements.sum(), "none": elements}[reduction]
+    assert float(total / mean) == pytest.approx(call.divisor, rel=1e-12)
+    expected = {"mean": elements.sum() / call.divisor, "sum": elements.sum(), "none": elements}[reduction]
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
 
 
@@ -182,16 +182,16 @@ def test_connectionist_losses_divide_by_the_lengths_of_targets_too(reduction):
 
 def test_a_batch_mean_divides_by_the_first_dimension():
     call, result = watched(F.kl_div, drawn(7, 3).log_softmax(1), drawn(7, 3).softmax(1), reduction="batchmean")
-    assert (call.counts.reduction, call.counts.divisor) == ("mean", 7.0)
+    assert (call.counts.reduction, call.divisor) == ("mean", 7.0)
     assert float(result) == pytest.approx(float(call.per_element().sum()) / 7, rel=1e-12)
     assert call.per_example()[:, 1].tolist() == pytest.approx([1.0] * 7)
     call, _ = watched(F.kl_div, X[0, 0], X[0, 0].sigmoid(), reduction="batchmean")
-    assert (call.counts.reduction, call.counts.divisor) == ("sum", 1.0)
+    assert (call.counts.reduction, call.divisor) == ("sum", 1.0)
 
 
 def test_elements_that_are_broadcast_count_as_often_as_torch_averages_them():
     call, result = watched(F.mse_loss, X[:, :1], Y[:, 0])
-    assert call.counts.divisor == 25.0
+    assert call.divisor == 25.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert float(call.per_element().sum() / 25) == pytest.approx(float(result), rel=1e-12)
@@ -199,7 +199,7 @@ def test_elements_that_are_broadcast_count_as_often_as_torch_averages_them():
 
 def test_a_distance_of_ones_own_has_no_known_divisor():
     call, _ = watched(F.triplet_margin_with_distance_loss, X, Y, Z, distance_function=lambda a, b: (a - b).norm())
-    assert call.counts.divisor is None
+    assert call.divisor is None
     assert call.per_example() is None
 
 
@@ -228,7 +228,7 @@ def test_old_arguments_for_the_reduction_are_understood(function, old, reduction
 
 def test_the_reduction_may_stand_by_position():
     call, _ = watched(F.cross_entropy, X, TARGETS, None, None, -100, None, "sum")
-    assert (call.reduction, call.counts.divisor) == ("sum", 5.0)
+    assert (call.reduction, call.divisor) == ("sum", 5.0)
     call, _ = watched(F.huber_loss, X, Y, "none")
     assert call.reduction == "none"
 
@@ -251,7 +251,7 @@ def test_the_names_of_torch_itself(alias, args, reduction):
     assert call.function is getattr(F, alias.__name__)
     assert call.reduction == reduction
     total = call.per_element().sum()
-    expected = {"mean": total / call.counts.divisor, "sum": total, "none": call.per_element()}[reduction]
+    expected = {"mean": total / call.divisor, "sum": total, "none": call.per_element()}[reduction]
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
 
 

@@ -143,13 +143,10 @@ def _read(call: LossCall) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return the probabilities (targets, classes) and true classes (targets,) of a classification loss."""
     if not (call.classifies and call.readable):
         return None
-    scores, axis = call.scores.double(), call.class_axis
-    if axis is None:
-        positive = (scores if call.name == "binary_cross_entropy" else scores.sigmoid()).reshape(-1)
-        return torch.stack([1 - positive, positive], 1), call.labels.reshape(-1).long()
-    probabilities = scores.exp() if call.name == "nll_loss" else scores.softmax(axis)
-    kept = call.kept
-    return probabilities.movedim(axis, -1)[kept].reshape(-1, probabilities.shape[axis]), call.labels[kept].reshape(-1)
+    probabilities, kept = call.probabilities, call.kept
+    if call.class_axis is None:
+        return torch.stack([1 - probabilities, probabilities], -1).reshape(-1, 2), call.labels.reshape(-1).long()
+    return probabilities.movedim(call.class_axis, -1)[kept].reshape(-1, probabilities.shape[call.class_axis]), call.labels[kept].reshape(-1)
 
 
 def _surprise(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -113,7 +113,7 @@ def _classes(loss: torch.Tensor, call: LossCall, draws: int | None, generator: n
 
 def _divisor(call: LossCall) -> float:
     """Return the number that a call divides its sum by."""
-    return float(call.counts.divisor or 0.0) if call.reduction == "mean" else 1.0
+    return float(call.divisor or 0.0) if call.reduction == "mean" else 1.0
 
 
 def _drawn_classes(probability: torch.Tensor, axis: int, draws: int, generator: np.random.Generator) -> torch.Tensor:

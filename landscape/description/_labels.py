@@ -133,7 +133,7 @@ def _read(call: LossCall) -> tuple[str, Labels | None]:
     if call.class_axis is not None:
         labels = class_labels(call.scores, call.target, call.ignore_index)
     elif call.classifies:
-        labels = binary_labels(call.scores, call.target, call.name == "binary_cross_entropy_with_logits")
+        labels = binary_labels(call.scores, call.target, call.function is F.binary_cross_entropy_with_logits)
     return call.name, labels
 
 

@@ -259,3 +259,10 @@ def test_nothing_is_left_behind(cases):
     model = cases.mlp()
     ggn(Objective(model, nn.CrossEntropyLoss(), [cases.data()]))
     assert not model._forward_hooks
+
+
+def test_a_loss_within_vmap_is_cut_before_the_whole_loss_function():
+    objective = linear(lambda z, y: torch.vmap(F.cross_entropy)(z, y).mean(), LABELS)
+    operator = ggn(objective)
+    close(operator.dense(), hessian(objective).dense())
+    assert operator.outputs == "the loss function"
