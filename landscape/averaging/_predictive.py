@@ -1,4 +1,4 @@
-"""The Bayesian model average: mean predictive probabilities over sampled weights, and how far the samples disagree."""
+"""Compute the Bayesian model average: mean predictive probabilities over sampled weights, and how far the samples disagree."""
 
 from __future__ import annotations
 
@@ -146,7 +146,9 @@ def _read(call: LossCall) -> tuple[torch.Tensor, torch.Tensor] | None:
     probabilities, kept = call.probabilities, call.kept
     if call.class_axis is None:
         return torch.stack([1 - probabilities, probabilities], -1).reshape(-1, 2), call.labels.reshape(-1).long()
-    return probabilities.movedim(call.class_axis, -1)[kept].reshape(-1, probabilities.shape[call.class_axis]), call.labels[kept].reshape(-1)
+    return probabilities.movedim(call.class_axis, -1)[kept].reshape(
+        -1, probabilities.shape[call.class_axis]
+    ), call.labels[kept].reshape(-1)
 
 
 def _surprise(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

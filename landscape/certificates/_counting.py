@@ -1,4 +1,4 @@
-"""How many examples a network gets wrong, and the refusal of what is no count of independent answers."""
+"""Count the examples that a network gets wrong, and refuse answers that depend on other examples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Cut the loss of a batch into model and loss function: loss = ℓ(z(w)), where z are the model's outputs.
 
-Modules keep that cut to themselves. But the loss functions that a step calls can be watched, and their input is z. A
-negative log-likelihood of a log-softmax is cut before that, and a binary cross-entropy before its sigmoid, so that z
-are the natural parameters of the predictive distribution and curvature in z does not depend on how the code spells it.
+A training step does not show that cut, but the loss functions that it calls can be watched, and their input is z. A
+negative log-likelihood of a log-softmax is cut before the log-softmax, and a binary cross-entropy before its sigmoid:
+z are then the natural parameters of the predictive distribution, however the code spells it. A `linear_cross_entropy`
+is evaluated as the `cross_entropy` of its scores.
 """
 
 from __future__ import annotations

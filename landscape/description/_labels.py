@@ -1,4 +1,4 @@
-"""What each label costs under a model: −ln p(y | x), read off the loss function that the model's own step calls."""
+"""Read what each label costs under a model, −ln p(y | x), from the loss function that the model's own step calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores brought to one scale before the loss, so that a network's confidence does not count as sharpness."""
+"""Normalise scores before the loss, so that a network's confidence does not count as sharpness."""
 
 from __future__ import annotations
 
