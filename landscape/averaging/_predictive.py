@@ -1,4 +1,4 @@
-"""Compute the Bayesian model average: mean predictive probabilities over sampled weights, and how far the samples disagree."""
+"""Compute the Bayesian model average: predictive probabilities over sampled weights, and how far samples disagree."""
 
 from __future__ import annotations
 
