@@ -20,7 +20,7 @@ import torch
 from landscape import _batches
 from landscape._errors import MeasurementError
 from landscape._examples import Reading, join, outside, take
-from landscape._observe import LossCall
+from landscape.losses import LossCounts
 
 # Losses whose noise is fixed by a seed draw other numbers for other cuts: only a sum and a mean can be told apart.
 NOISY = 0.25
@@ -41,12 +41,14 @@ class Look:
         calls: The loss functions that were called.
         classifies: Whether one of them knows classes.
         elsewhere: Whether some of them were called outside of the loss function that the objective was given.
+        factors: What the loss multiplies the result of each summed call by; empty where nobody asked.
     """
 
     loss: float | None
-    calls: tuple[LossCall, ...] = ()
+    calls: tuple[LossCounts, ...] = ()
     classifies: bool = False
     elsewhere: bool = False
+    factors: tuple[float, ...] = ()
 
 
 Divisor = Callable[[Look, int], float | None]

@@ -16,12 +16,12 @@ from torch import nn
 from landscape import _batches, _distributed
 from landscape._errors import MeasurementError
 from landscape._first_look import FirstLook
-from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
 from landscape._second_order import forward_kernels, plain_kernels
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, Weighting
 from landscape.isolation import isolated
+from landscape.losses import LossCounter
 
 
 class BatchLosses:
@@ -144,7 +144,7 @@ class BatchLosses:
         index: int,
         parameters: Sequence[torch.Tensor],
         buffers: dict[str, torch.Tensor] | None,
-        observer: LossObserver | None,
+        observer: LossCounter | None,
     ) -> torch.Tensor:
         """Return the loss of one batch of the objective; an observer sees the loss function."""
         loss = self.step_loss(self.batches[index], index, parameters, buffers, observer)
@@ -156,7 +156,7 @@ class BatchLosses:
         index: int,
         parameters: Sequence[torch.Tensor],
         buffers: dict[str, torch.Tensor] | None = None,
-        observer: LossObserver | None = None,
+        observer: LossCounter | None = None,
     ) -> torch.Tensor:
         """Return the loss of any batch as the step gives it, as if it were the batch of this number."""
         if self.noise_seed is not None:
@@ -170,9 +170,9 @@ class BatchLosses:
 
     def _watched_loss(
         self, index: int, parameters: Sequence[torch.Tensor], buffers: dict[str, torch.Tensor] | None
-    ) -> tuple[float, LossObserver]:
+    ) -> tuple[float, LossCounter]:
         """Return the loss of one batch and what was seen of it, by watching no more of the step than need be."""
-        observer = LossObserver()
+        observer = LossCounter()
         if self._watch is Watch.STEP:
             with observer:
                 return float(self.batch_loss(index, parameters, buffers).detach()), observer

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,10 @@ from landscape import _batches
 from landscape._additivity import Experiment, Look, disturbed, require_number, tolerance
 from landscape._errors import MeasurementError
 from landscape._examples import Reading, readings
-from landscape._observe import LossObserver
+from landscape._loss_functions import reduction_of
 from landscape._step import SkippedBatch
 from landscape._weighing import Weighed, Weighting, agree, require_function, weigh
+from landscape.losses import LossCounter, LossWatcher
 
 if TYPE_CHECKING:
     from landscape._batch_losses import BatchLosses
@@ -59,6 +61,11 @@ class FirstLook:
         index = self._require_function()
         parameters = losses.present()
         looks = [self._look(batch, number, parameters) for number, batch in enumerate(losses.batches)]
+        counts = self._readings[0].counts
+        largest = counts.index(max(counts))
+        if any(call.reduction == "sum" for call in looks[largest].calls):
+            factors = self._factors(losses.batches[largest], largest, parameters)
+            looks[largest] = dataclasses.replace(looks[largest], factors=factors)
         given = None
         if batch_weight is not None:
             name = getattr(batch_weight, "__name__", "batch_weight")
@@ -119,13 +126,34 @@ class FirstLook:
 
     def _look(self, batch: Any, number: int, parameters: Sequence[torch.Tensor]) -> Look:
         """Evaluate a batch and watch the loss functions that are called, in the given loss function and elsewhere."""
-        inside = LossObserver()
-        with LossObserver() as observer, self._losses.without_graph():
+        inside = LossCounter()
+        with LossCounter() as observer, self._losses.without_graph():
             try:
                 loss = float(self._losses.step_loss(batch, number, parameters, observer=inside).detach())
             except SkippedBatch:
                 return Look(None)
         return Look(loss, tuple(observer.calls), observer.classifies, len(observer.calls) != len(inside.calls))
+
+    def _factors(self, batch: Any, number: int, parameters: Sequence[torch.Tensor]) -> tuple[float, ...]:
+        """Differentiate the loss by each sum that a loss function returned in it, without a graph of the model."""
+        probes: list[torch.Tensor] = []
+
+        def before(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+            def probed(**given: Any) -> Any:
+                result = function(**given)
+                if reduction_of(given) != "sum":
+                    return result
+                probes.append(torch.zeros((), dtype=result.dtype, device=result.device, requires_grad=True))
+                return result + probes[-1]
+
+            return probed, arguments
+
+        with LossWatcher(read=None, before=before), torch.enable_grad():
+            loss = self._losses.step_loss(batch, number, parameters)
+        if not probes or not loss.requires_grad:
+            return ()
+        found = torch.autograd.grad(loss, probes, allow_unused=True, materialize_grads=True)
+        return tuple(float(factor) for factor in found)
 
     def _evaluator(self, dtype: torch.dtype) -> Callable[[Any, int, int], Look]:
         """Return what evaluates pieces of batches at the present point (number 0) and at disturbed ones."""

@@ -222,7 +222,7 @@ def _of_calls(reduction: str) -> Divisor:
     """Return what the calls of a reduction divide by, where they agree on it."""
 
     def divide(look: Look, count: int) -> float | None:
-        found = {call.denominator for call in look.calls if call.reduction == reduction}
+        found = {call.divisor for call in look.calls if call.reduction == reduction}
         return found.pop() if len(found) == 1 else None
 
     return divide
@@ -239,12 +239,10 @@ _DIVISORS: dict[str, Divisor] = {
 
 def _constant(looks: Sequence[Look], counts: Sequence[int]) -> tuple[float, str]:
     """Return the number that a step divides its sum by, where the size of a batch stands in the step as a constant."""
-    nominal = max(counts)
-    largest = max((look for look in looks if look.loss is not None), key=lambda look: len(look.calls), default=None)
-    for call in largest.calls if largest is not None else ():
-        factor = getattr(call, "factor", None)
-        if call.reduction == "sum" and factor is not None and factor > 0:
-            for candidate in (float(nominal), call.denominator):
+    for look in looks:
+        divisors = [call.divisor for call in look.calls if call.reduction == "sum"]
+        for factor, divisor in zip(look.factors, divisors, strict=False):
+            for candidate in (float(max(counts)), divisor):
                 if candidate and candidate > 1 and abs(factor * candidate - 1) < 1e-4:
                     return candidate, f" that the step divides by the constant {candidate:g}"
     return 1.0, " over examples"

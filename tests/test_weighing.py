@@ -382,3 +382,29 @@ def test_steps_that_differentiate(step, by):
     gradient = torch.autograd.grad(module.training_step((D.x, D.y), 0), list(module.parameters()))
     torch.testing.assert_close(objective.gradient(), objective.flatten(gradient))
     assert not objective.loss().requires_grad
+
+
+# ---------------------------------------------------------------- a batch size that stands in the step as a number
+
+
+@pytest.mark.parametrize("sizes", [[24], [12, 12], [17, 7]])
+def test_a_sum_over_the_nominal_batch_size_is_a_mean(sizes):
+    def step(module, batch):
+        out = module.net(batch[0])
+        return (F.mse_loss(out, batch[1], reduction="sum") + 0.1 * out.square().sum()) / max(sizes)
+
+    objective = Objective.from_lightning(Module(step), cut(D.z, sizes))
+    with torch.no_grad():
+        out = model()(D.x)
+    expected = float((out - D.z).square().sum(1).mean() + 0.1 * out.square().sum(1).mean())
+    assert float(objective.loss()) == pytest.approx(expected, rel=1e-12)
+    assert "the constant" in objective.describe()["weighting_evidence"]
+
+
+def test_a_summed_loss_of_one_batch_is_the_step_s_own():
+    def step(module, batch):
+        return F.cross_entropy(module.net(batch[0]), batch[1], reduction="sum") / 24
+
+    module = Module(step)
+    objective = Objective.from_lightning(module, [(D.x, D.y)])
+    assert float(objective.loss()) == pytest.approx(float(module.training_step((D.x, D.y), 0).detach()), rel=1e-12)

@@ -1,4 +1,4 @@
-"""The Bayesian model average: mean predictive probabilities over sampled weights, and how far the samples disagree."""
+"""Compute the Bayesian model average: predictive probabilities over sampled weights, and how far samples disagree."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
-from landscape._observe import LOSS_SIGNATURES
 from landscape._results import Estimate, Result
+from landscape.losses import LossCall, LossWatcher
 from landscape.objective import Objective
-
-_CLASSES = (F.cross_entropy, F.nll_loss)
-_BINARY = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,47 +127,28 @@ def _predict(
     with objective.session(), objective.without_graph():
         parameters = objective.present(vector)
         for index in objective.evaluated:
-            with _Scores() as scores:
+            with LossWatcher(_read) as watcher:
                 objective.batch_loss(index, parameters, buffers)
-            if len(scores.found) != 1:
+            if len(watcher.calls) != 1:
                 raise MeasurementError(
-                    f"the loss of {type(objective.module).__name__} calls {len(scores.found)} known classification "
+                    f"the loss of {type(objective.module).__name__} calls {len(watcher.calls)} known classification "
                     "losses on a batch, and predictions are read from exactly one; use cross_entropy, nll_loss or "
                     "binary_cross_entropy, or measure Objective(model, loss_fn, batches) with such a loss"
                 )
-            found.append(scores.found[0])
+            found.append(watcher.calls[0])
     return torch.cat([p for p, _ in found]).double().cpu(), torch.cat([y for _, y in found]).cpu()
 
 
-class _Scores(TorchFunctionMode):
-    """Collects probabilities and true classes from the loss functions that are called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in (*_CLASSES, *_BINARY):
-            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
-            bound.apply_defaults()
-            self.found.append(_read(func, bound.arguments))
-        return func(*args, **kwargs)
-
-
-def _read(func: Any, arguments: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    scores, target = arguments["input"].double(), arguments["target"]
-    if func in _BINARY:
-        positive = (scores.sigmoid() if func is F.binary_cross_entropy_with_logits else scores).reshape(-1)
-        return torch.stack([1 - positive, positive], 1), (target.reshape(-1) > 0.5).long()
-    axis = 1 if scores.ndim > 1 else 0
-    probabilities = scores.softmax(axis) if func is F.cross_entropy else scores.exp()
-    if target.is_floating_point():
-        target = target.argmax(axis)
-        kept = torch.ones_like(target, dtype=torch.bool)
-    else:
-        kept = target != arguments["ignore_index"]
-    return probabilities.movedim(axis, -1)[kept].reshape(-1, probabilities.shape[axis]), target[kept].reshape(-1)
+def _read(call: LossCall) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the probabilities (targets, classes) and true classes (targets,) of a classification loss."""
+    if not (call.classifies and call.readable):
+        return None
+    probabilities, kept = call.probabilities, call.kept
+    if call.class_axis is None:
+        return torch.stack([1 - probabilities, probabilities], -1).reshape(-1, 2), call.labels.reshape(-1).long()
+    return probabilities.movedim(call.class_axis, -1)[kept].reshape(
+        -1, probabilities.shape[call.class_axis]
+    ), call.labels[kept].reshape(-1)
 
 
 def _surprise(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How many examples a network gets wrong, and the refusal of what is no count of independent answers."""
+"""Count the examples that a network gets wrong, and refuse answers that depend on other examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from landscape import _batches
 from landscape._errors import LandscapeError, MeasurementError
-from landscape._observe import KNOWING_CLASSES, LossObserver
+from landscape.losses import LossCall, LossWatcher
 from landscape.objective import Objective
 
 _HALF_OF_THE_DIGITS = 3e-4  # of float32, relative to the largest score
@@ -77,8 +77,14 @@ def count_wrong(
         point = objective.vector() if vector is None else vector
         parameters = objective.layout.unflatten(point.to(objective.device, objective.dtype))
         for index, size in enumerate(objective.batch_sizes):
-            watcher = _watched(objective, index, parameters, buffers)
-            wrong, classes = wrong + watcher.wrong, max(classes, watcher.classes if size else 0)
+            if not size and _batches.n_examples(objective.batches[index]):
+                raise MeasurementError(
+                    "the training step returned None for a batch, so its examples have no answer and cannot be "
+                    "counted; a certificate needs an answer to every example"
+                )
+            if size:  # an empty batch has no answer to look at
+                call = _answers(objective, index, parameters, buffers)
+                wrong, classes = wrong + call.counts.wrong, max(classes, call.n_classes or 0)
     return Count(round(wrong), objective.n_examples, classes)
 
 
@@ -117,9 +123,10 @@ def require_answers_of_one_example(objective: Objective) -> None:
         parameters = objective.layout.unflatten(objective.vector())
         at = 0
         for index, parts in orders:
-            whole = _watched(objective, index, parameters, None).scores.reshape(objective.batch_sizes[index], -1)
+            whole = _answers(objective, index, parameters, None).scores.detach()
+            whole = whole.reshape(objective.batch_sizes[index], -1)
             for part in parts:
-                piece = _watched(again, at, parameters, None).scores.reshape(len(part), -1)
+                piece = _answers(again, at, parameters, None).scores.detach().reshape(len(part), -1)
                 at += 1
                 if whole.shape[1:] != piece.shape[1:] or not _alike(whole[part], piece):
                     raise MeasurementError(
@@ -130,32 +137,29 @@ def require_answers_of_one_example(objective: Objective) -> None:
                     )
 
 
-def _watched(objective: Objective, index: int, parameters: Any, buffers: dict[str, torch.Tensor] | None) -> _Watcher:
-    watcher = _Watcher()
-    if not objective.batch_sizes[index]:  # an empty batch has no answer to look at
-        if _batches.n_examples(objective.batches[index]):
-            raise MeasurementError(
-                "the training step returned None for a batch, so its examples have no answer and cannot be counted; a "
-                "certificate needs an answer to every example"
-            )
-        return watcher
-    with watcher:
+def _answers(objective: Objective, index: int, parameters: Any, buffers: dict[str, torch.Tensor] | None) -> LossCall:
+    """Return the one call of a classification loss on a batch, after checking that it has one answer an example."""
+    with LossWatcher(lambda call: call if call.classifies else None) as watcher:
         objective.batch_loss(index, parameters, buffers)
-    if not watcher.classifies:
+    if not watcher.calls:
         raise MeasurementError(
             "no loss that knows classes was seen, so there is no error rate to certify, and a squared error or another "
             "loss without an upper end has no such bound. Give a loss_fn such as cross_entropy; a loss with two ends "
             "goes to landscape.bounds.bounded_loss_bound"
         )
     # Batch by batch: answers too many in one must not make up for answers that are missing in another.
-    size = objective.batch_sizes[index]
-    if watcher.counted != size or watcher.answers != 1:
+    size, counted = objective.batch_sizes[index], sum(call.counts.counted for call in watcher.calls)
+    if counted != size or len(watcher.calls) != 1:
         raise MeasurementError(
-            f"{watcher.counted} answers were seen for {size} examples of a batch, in {watcher.answers} losses; "
-            "a certificate counts one answer an example, as several of one example (tokens, pixels, auxiliary "
-            "losses, ignored targets) are not independent draws. Give a loss_fn of one answer an example"
+            f"expected one prediction per example, found {len(watcher.calls)} loss calls and {counted} counted "
+            f"targets for {size} examples of a batch; several predictions of one example (tokens, pixels, auxiliary "
+            "losses) are not independent draws, and ignored targets are no predictions. Give a loss that is called "
+            "once, with one target per example"
         )
-    return watcher
+    call = watcher.calls[0]
+    if call.class_axis is not None and call.target.is_floating_point():
+        _require_probabilities(call.target)
+    return call
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -189,24 +193,3 @@ def _require_probabilities(target: torch.Tensor) -> None:
             "example; cross-entropy takes them for probabilities of classes, and the largest for the right answer, "
             "which is no error rate. Give one class an example"
         )
-
-
-class _Watcher(LossObserver):
-    """Notes as well how many classes there are, the scores, and how many losses knew classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.classes = 2  # of a binary cross-entropy
-        self.answers = 0
-        self.scores = torch.zeros(0)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in KNOWING_CLASSES:
-            self.scores = (args[0] if args else (kwargs or {})["input"]).detach()
-            self.answers += 1
-            target = args[1] if len(args) > 1 else (kwargs or {})["target"]
-            if func is F.cross_entropy and target.is_floating_point():
-                _require_probabilities(target)
-            if func in (F.cross_entropy, F.nll_loss):
-                self.classes = int(self.scores.shape[1 if self.scores.ndim > 1 else 0])
-        return super().__torch_function__(func, types, args, kwargs)

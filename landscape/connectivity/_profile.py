@@ -13,7 +13,7 @@ import torch
 from landscape._layout import ParameterLayout
 from landscape._results import Result
 from landscape.averaging._batchnorm import recompute_batchnorm
-from landscape.connectivity._examples import ExampleObserver, influence
+from landscape.connectivity._examples import influence, watch_examples
 from landscape.objective import Objective
 
 POLICIES = ("recompute", "interpolate", "keep")
@@ -154,9 +154,9 @@ def _point(
     vector, buffers = curve.point(t), buffers_at(curve, t, policy)
     if policy == "recompute" and objective.mode == "eval":
         buffers = (buffers or {}) | recompute_batchnorm(source, vector, buffers)
-    with ExampleObserver() as observer:
+    with watch_examples() as watcher:
         evaluation = objective.evaluate(vector, buffers)
-    shares = influence(objective, observer, evaluation.loss, evaluation.error)
+    shares = influence(objective, watcher, evaluation.loss, evaluation.error)
     return float(t), evaluation.loss, evaluation.error, shares
 
 

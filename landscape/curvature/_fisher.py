@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from landscape._given import of_objective
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET
@@ -99,17 +98,16 @@ class _Labels:
 
 def _is_single(parts: Split) -> bool:
     """Whether the loss is called on one example without a batch dimension."""
-    return parts.source.ndim == 1 and parts.call in (F.cross_entropy, F.nll_loss)
+    return parts.source.ndim == 1 and parts.call is not None and parts.call.class_axis is not None
 
 
 def _counted_rows(parts: Split) -> int:
     """Count the examples of a batch of which any target is counted."""
     if _is_single(parts) or parts.source.ndim == 0:
         return 1
-    target = parts.arguments.get("target")
-    if parts.call in (F.cross_entropy, F.nll_loss) and target is not None and not target.is_floating_point():
-        kept = (target != parts.arguments["ignore_index"]).reshape(len(target), -1)
-        return int(kept.any(dim=1).sum())
+    if parts.call is not None and parts.call.class_axis is not None:
+        kept = parts.call.kept
+        return int(kept.reshape(len(kept), -1).any(dim=1).sum())
     return len(parts.source)
 
 

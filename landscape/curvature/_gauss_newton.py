@@ -150,8 +150,8 @@ def ggn(
     G = Σ_b J_bᵀ (∇²_z ℓ_b) J_b, where z are the model's outputs and J their Jacobian: the Hessian with the model
     linearised, positive semidefinite where the loss is convex in z. The outputs are found by watching the call of the
     loss function, so unmodified LightningModules can be measured: z is the input of `cross_entropy`, `mse_loss` and so
-    on, what `log_softmax` is applied to before `nll_loss`, and what `sigmoid` is applied to before
-    `binary_cross_entropy`. Where no known loss function is called, z is what the model of
+    on, what `log_softmax` is applied to before `nll_loss`, what `sigmoid` is applied to before `binary_cross_entropy`,
+    and the scores inside `linear_cross_entropy`. Where no known loss function is called, z is what the model of
     `Objective(model, loss_fn, batches)` returns. Whatever divides or weighs the loss does so here.
 
     Memory: the activations and first-derivative graph of all kept batches (at most `memory_budget`), and one copy of

@@ -7,15 +7,16 @@ divides by: batch shares, class weights, unignored targets, factors. Its Fisher 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from landscape._errors import MeasurementError
+from landscape._loss_classes import class_axis
 from landscape.curvature._gauss_newton import LossHessian, Metric
 from landscape.curvature._split import Split
+from landscape.losses import LossCall
 
 
 class _Classes:
@@ -58,12 +59,12 @@ def information(parts: Split, draws: int | None, generator: np.random.Generator)
     Raises:
         MeasurementError: The loss is no negative log-likelihood that is known here.
     """
-    if parts.call in (F.cross_entropy, F.nll_loss):
-        return _classes(parts, draws, generator)
-    if parts.call in (F.binary_cross_entropy_with_logits, F.binary_cross_entropy):
-        return _binary(parts, draws, generator)
-    if parts.call is F.mse_loss:
-        return _squares(parts, draws, generator)
+    if parts.call is not None and parts.call.class_axis is not None:
+        return _classes(parts.loss, parts.call, draws, generator)
+    if parts.call is not None and parts.call.classifies:
+        return _binary(parts.loss, parts.call, draws, generator)
+    if parts.call is not None and parts.call.function is F.mse_loss:
+        return _squares(parts.loss, parts.call, draws, generator)
     raise MeasurementError(
         f"the predictive distribution behind {parts.name} is not known, so labels cannot be drawn from it; known are "
         "cross_entropy, nll_loss, binary_cross_entropy (with logits or not) and mse_loss. Use ggn(objective), or "
@@ -71,20 +72,19 @@ def information(parts: Split, draws: int | None, generator: np.random.Generator)
     )
 
 
-def _factor(parts: Split) -> torch.Tensor:
-    """What the call's result is multiplied by on its way to the loss."""
-    (factor,) = torch.autograd.grad(parts.loss, parts.result, create_graph=True)
+def _factor(loss: torch.Tensor, call: LossCall) -> torch.Tensor:
+    """Return the number by which the result of a call is multiplied on its way to the loss."""
+    (factor,) = torch.autograd.grad(loss, call.result, create_graph=True)
     if factor.requires_grad:
         raise MeasurementError(
-            f"the loss is not a multiple of what {parts.name} returns, so it is no negative log-likelihood; use "
+            f"the loss is not a multiple of what {call.name} returns, so it is no negative log-likelihood; use "
             "ggn(objective), or fisher(objective, kind='empirical')"
         )
     return factor.detach()
 
 
-def _classes(parts: Split, draws: int | None, generator: np.random.Generator) -> Metric:
-    scores, given = parts.source.detach(), parts.arguments
-    axis = 1 if scores.ndim > 1 else 0
+def _classes(loss: torch.Tensor, call: LossCall, draws: int | None, generator: np.random.Generator) -> Metric:
+    scores, given, axis = call.input.detach(), call.arguments, class_axis(call.input)
     count = scores.shape[axis]
     target, weight = given["target"], given["weight"]
     weight = scores.new_ones(count) if weight is None else weight
@@ -92,14 +92,12 @@ def _classes(parts: Split, draws: int | None, generator: np.random.Generator) ->
     if target.is_floating_point():
         spread = target * (1 - smoothing) + smoothing / count
         mass = torch.tensordot(spread.movedim(axis, -1), weight, dims=1)
-        denominator: Any = mass.numel()
     else:
-        kept = target != given["ignore_index"]
+        kept = call.kept
         own = weight[torch.where(kept, target, 0)] * kept
-        denominator = own.sum()
         mass = (1 - smoothing) * own + smoothing / count * weight.sum() * kept
-    share = mass * _factor(parts) / (denominator if given["reduction"] == "mean" else 1)
-    if parts.call is F.cross_entropy:
+    share = mass * _factor(loss, call) / _divisor(call)
+    if call.function is F.cross_entropy:
         probability = scores.softmax(dim=axis)
         frequency = None if draws is None else _drawn_classes(probability, axis, draws, generator)
         return _Classes(share, probability, frequency, axis)
@@ -111,6 +109,11 @@ def _classes(parts: Split, draws: int | None, generator: np.random.Generator) ->
     probability = scores.exp()  # the score in the log-probabilities is e_y itself
     frequency = probability if draws is None else _drawn_classes(probability, axis, draws, generator)
     return _Elements(share.unsqueeze(axis) * frequency)
+
+
+def _divisor(call: LossCall) -> float:
+    """Return the number that a call divides its sum by."""
+    return float(call.divisor or 0.0) if call.reduction == "mean" else 1.0
 
 
 def _drawn_classes(probability: torch.Tensor, axis: int, draws: int, generator: np.random.Generator) -> torch.Tensor:
@@ -125,12 +128,12 @@ def _drawn_classes(probability: torch.Tensor, axis: int, draws: int, generator: 
     return frequency.movedim(-1, axis).to(probability.dtype)
 
 
-def _binary(parts: Split, draws: int | None, generator: np.random.Generator) -> Metric:
-    scores, given = parts.source.detach(), parts.arguments
-    share = _factor(parts) / (scores.numel() if given["reduction"] == "mean" else 1)
+def _binary(loss: torch.Tensor, call: LossCall, draws: int | None, generator: np.random.Generator) -> Metric:
+    scores, given = call.input.detach(), call.arguments
+    share = _factor(loss, call) / _divisor(call)
     if given["weight"] is not None:
         share = share * given["weight"]
-    if parts.call is F.binary_cross_entropy_with_logits:
+    if call.function is F.binary_cross_entropy_with_logits:
         probability = scores.sigmoid()
         slope = torch.ones_like(scores)  # of the score y − p in the logits
         if given["pos_weight"] is not None:
@@ -147,11 +150,11 @@ def _binary(parts: Split, draws: int | None, generator: np.random.Generator) -> 
     return _Elements(share * slope**2 * spread)
 
 
-def _squares(parts: Split, draws: int | None, generator: np.random.Generator) -> Metric:
+def _squares(loss: torch.Tensor, call: LossCall, draws: int | None, generator: np.random.Generator) -> Metric:
     # (z − y)² is −log of a normal density with variance ½, whose score 2(y − z) has variance 2.
-    ones = torch.ones_like(parts.source)
-    _factor(parts)
-    diagonal = LossHessian(parts.loss, parts.source)(ones, batched=False).detach()
+    ones = torch.ones_like(call.input)
+    _factor(loss, call)
+    diagonal = LossHessian(loss, call.input)(ones, batched=False).detach()
     if draws is None:
         return _Elements(diagonal)
     squares = torch.zeros_like(ones)

@@ -1,8 +1,9 @@
 """Cut the loss of a batch into model and loss function: loss = ℓ(z(w)), where z are the model's outputs.
 
-Modules keep that cut to themselves. But the loss functions that a step calls can be watched, and their input is z. A
-negative log-likelihood of a log-softmax is cut before that, and a binary cross-entropy before its sigmoid, so that z
-are the natural parameters of the predictive distribution and curvature in z does not depend on how the code spells it.
+A training step does not show that cut, but the loss functions that it calls can be watched, and their input is z. A
+negative log-likelihood of a log-softmax is cut before the log-softmax, and a binary cross-entropy before its sigmoid:
+z are then the natural parameters of the predictive distribution, however the code spells it. A `linear_cross_entropy`
+is evaluated as the `cross_entropy` of its scores.
 """
 
 from __future__ import annotations
@@ -13,22 +14,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
-from landscape._observe import LOSS_SIGNATURES
+from landscape._loss_functions import LINKS, written_out
 from landscape._step import ModelStep
 from landscape.curvature._graph import nodes, reaches
+from landscape.losses import LossCall, LossWatcher, OtherCall
 from landscape.objective import Objective
 
-# Link functions that a loss is cut before, by the loss.
-_LINKS: dict[Any, tuple[Any, ...]] = {
-    F.nll_loss: (F.log_softmax, torch.log_softmax, torch.Tensor.log_softmax),
-    F.binary_cross_entropy: (F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid, torch.special.expit),
-}
-_ALL_LINKS = {link for links in _LINKS.values() for link in links}
+_ALL_LINKS = {link for links in LINKS.values() for link in links}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +34,18 @@ class Split:
         loss: The loss with its graph.
         source: What the loss function is called on.
         outputs: The model's outputs z: the same, or what a link function (log-softmax, sigmoid) made it from.
-        call: The loss function called on them; None where it is the whole `loss_fn` of the objective.
-        arguments: Its arguments by name.
-        result: What it returned.
+        call: The call of a loss function on them; None where it is the whole `loss_fn` of the objective.
     """
 
     loss: torch.Tensor
     source: torch.Tensor
     outputs: torch.Tensor
-    call: Callable[..., Any] | None
-    arguments: dict[str, Any]
-    result: torch.Tensor
+    call: LossCall | None
 
     @property
     def name(self) -> str:
         """What the outputs are the input of."""
-        return "the loss function" if self.call is None else self.call.__name__
+        return "the loss function" if self.call is None else self.call.name
 
 
 def split(objective: Objective, evaluate: Callable[[], torch.Tensor]) -> Split | None:
@@ -70,20 +61,21 @@ def split(objective: Objective, evaluate: Callable[[], torch.Tensor]) -> Split |
     Raises:
         MeasurementError: Not exactly one loss function was called, or the loss depends on the parameters besides.
     """
-    with _Watch() as watch, _model_outputs(objective) as outputs:
+    with LossWatcher(before=written_out, others=_ALL_LINKS) as watcher, _model_outputs(objective) as outputs:
         loss = evaluate()
     if not loss.requires_grad:
         return None
     inside = set(nodes([loss]))
-    calls = [seen for seen in watch.calls if seen.result.grad_fn in inside and seen.source.requires_grad]
+    calls = [
+        call for call in watcher.calls if call.readable and call.result.grad_fn in inside and call.input.requires_grad
+    ]
     whole = [z for z in outputs if isinstance(z, torch.Tensor) and z.requires_grad]
     if len(calls) == 1:
-        seen = calls[0]
-        parts = Split(loss, seen.source, watch.before_link(seen), seen.function, seen.arguments, seen.result)
+        parts = Split(loss, calls[0].input, _before_link(calls[0], watcher.other_calls), calls[0])
     elif len(outputs) == len(whole) == 1:
-        parts = Split(loss, whole[0], whole[0], None, {}, loss)
+        parts = Split(loss, whole[0], whole[0], None)
     else:
-        raise MeasurementError(_found(objective, [seen.function.__name__ for seen in calls]))
+        raise MeasurementError(_found(objective, [call.name for call in calls]))
     return parts
 
 
@@ -137,41 +129,14 @@ def _model_outputs(objective: Objective) -> Iterator[list[Any]]:
         yield outputs
 
 
-@dataclasses.dataclass(frozen=True)
-class _Seen:
-    function: Callable[..., Any]
-    arguments: dict[str, Any]
-    source: torch.Tensor
-    result: torch.Tensor
-
-
-class _Watch(TorchFunctionMode):
-    """Collects the calls of loss functions and of the links before them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[_Seen] = []
-        self._links: dict[Any, tuple[Any, torch.Tensor]] = {}  # backward node -> link, its input
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func in LOSS_SIGNATURES:
-            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
-            bound.apply_defaults()
-            source = next(value for value in bound.arguments.values() if isinstance(value, torch.Tensor))
-            self.calls.append(_Seen(func, bound.arguments, source, result))
-        elif func in _ALL_LINKS and result.requires_grad:
-            self._links[result.grad_fn] = (func, args[0] if args else kwargs["input"])
-        return result
-
-    def before_link(self, seen: _Seen) -> torch.Tensor:
-        """Find the input of the link function that leads to a call by nothing but operations on one tensor."""
-        node = seen.source.grad_fn
-        while node is not None:
-            link, tensor = self._links.get(node, (None, seen.source))
-            if link in _LINKS.get(seen.function, ()):
-                return tensor
-            following = [parent for parent, _ in node.next_functions if parent is not None]
-            node = following[0] if len(following) == 1 else None
-        return seen.source
+def _before_link(call: LossCall, others: list[OtherCall]) -> torch.Tensor:
+    """Find the input of the link function that leads to a call by nothing but operations on one tensor."""
+    links = {other.result.grad_fn: other for other in others if other.result.requires_grad}
+    node = call.input.grad_fn
+    while node is not None:
+        link = links.get(node)
+        if link is not None and link.function in LINKS.get(call.function, ()):
+            return link.input
+        following = [parent for parent, _ in node.next_functions if parent is not None]
+        node = following[0] if len(following) == 1 else None
+    return call.input

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from landscape._loss_functions import with_lost_weight
+
 _convolution = torch.ops.aten.convolution
 _backward = torch.ops.aten.convolution_backward
 
@@ -145,6 +147,11 @@ def _relu(input: torch.Tensor, inplace: bool = False) -> torch.Tensor | None:
     return Relu.apply(input) if not inplace and _plain(input) else None
 
 
+def _unfused(*args: Any, **kwargs: Any) -> torch.Tensor:
+    """Evaluate `linear_cross_entropy` without chunks: their second derivative is wrong, without an error."""
+    return F.linear_cross_entropy(*args, **{**kwargs, "options": None})
+
+
 def _plain(*tensors: torch.Tensor) -> bool:
     """Whether these are real numbers on the CPU, of a type that no autocast will change."""
     return not torch.is_autocast_enabled("cpu") and all(
@@ -167,7 +174,11 @@ class CheapSecondDerivatives(TorchFunctionMode):
     """Within it, convolutions and ReLU are built so that differentiating them twice is cheap."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = with_lost_weight(func, kwargs or {})
         other = _REPLACED.get(func)
         result = other(*args, **kwargs) if other is not None and torch.is_grad_enabled() else None
         return func(*args, **kwargs) if result is None else result
+
+
+if hasattr(F, "linear_cross_entropy"):
+    _REPLACED[F.linear_cross_entropy] = _unfused

@@ -1,24 +1,23 @@
-"""What each label costs under a model: −ln p(y | x), read off the loss function that the model's own step calls."""
+"""Read what each label costs under a model, −ln p(y | x), from the loss function that the model's own step calls."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
-from landscape._observe import LOSS_SIGNATURES
+from landscape._loss_classes import class_axis
+from landscape._loss_functions import has_numbers
 from landscape._step import TrainingStep
 from landscape.isolation import isolated
+from landscape.losses import LossCall, LossWatcher
 
-_CLASSES = (F.cross_entropy, F.nll_loss)
-_BINARY = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy)
 _ADVICE = "give `nats`, a function (model, batch) -> −ln p of each label, and `classes`"
 
 
@@ -60,13 +59,21 @@ def class_labels(scores: torch.Tensor, target: torch.Tensor, ignore_index: int =
     Raises:
         MeasurementError: The targets are no class indices, or there are more of them than classes.
     """
+    kept, axis = _require_labels(scores, target, ignore_index), class_axis(scores)
+    logs = scores.detach().double().log_softmax(axis).movedim(axis, -1).reshape(-1, scores.shape[axis])
+    labels = target.detach().reshape(-1)[kept].to(torch.int64)
+    return Labels(-logs[kept].gather(1, labels[:, None])[:, 0], scores.shape[axis])
+
+
+def _require_labels(scores: torch.Tensor, target: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """Refuse targets that are no labels for the scores; return which of the flat targets are labels."""
     if target.is_floating_point():
         raise MeasurementError(
             f"the targets are {target.dtype} probabilities, and a code is of labels; give class indices"
         )
     if scores.ndim == 0:
         raise MeasurementError("the model gives one number for all examples; expected scores, one a class")
-    axis = 1 if scores.ndim > 1 else 0
+    axis = class_axis(scores)
     classes = scores.shape[axis]
     if target.shape != scores.shape[:axis] + scores.shape[axis + 1 :]:
         raise MeasurementError(
@@ -75,14 +82,13 @@ def class_labels(scores: torch.Tensor, target: torch.Tensor, ignore_index: int =
         )
     labels = target.detach().reshape(-1)
     kept = labels != ignore_index
-    labels = labels[kept].to(torch.int64)
+    labels = labels[kept]
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise MeasurementError(
             f"found labels from {int(labels.min())} to {int(labels.max())} and scores of {classes} classes; expected "
             f"labels from 0 to {classes - 1}"
         )
-    logs = scores.detach().double().log_softmax(axis).movedim(axis, -1).reshape(-1, classes)
-    return Labels(-logs[kept].gather(1, labels[:, None])[:, 0], classes)
+    return kept
 
 
 def binary_labels(scores: torch.Tensor, target: torch.Tensor, logits: bool) -> Labels:
@@ -107,47 +113,43 @@ def binary_labels(scores: torch.Tensor, target: torch.Tensor, logits: bool) -> L
     return Labels(-torch.where(labels == 1, scores, 1 - scores).log(), 2)
 
 
-class LabelObserver(TorchFunctionMode):
-    """Collects the labels of every known classification loss called within, and the names of all known losses."""
+def watch_labels() -> LossWatcher[tuple[str, Labels | None]]:
+    """Make a watcher that collects the name of every loss called within, and the labels of one that classifies."""
+    return LossWatcher(_read, before=_with_valid_labels)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.labels: list[Labels] = []
-        self.losses: list[str] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in LOSS_SIGNATURES:
-            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
-            bound.apply_defaults()
-            given = bound.arguments
-            self.losses.append(func.__name__)
-            with torch.no_grad():
-                if func in _CLASSES:
-                    self.labels.append(class_labels(given["input"], given["target"], given["ignore_index"]))
-                elif func in _BINARY:
-                    self.labels.append(binary_labels(given["input"], given["target"], func is _BINARY[0]))
-        return func(*args, **kwargs)
+def _with_valid_labels(function: Any, arguments: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Refuse labels that do not fit before torch does, whose sentence says less."""
+    if function in (F.cross_entropy, F.nll_loss) and has_numbers(arguments["target"]):
+        _require_labels(arguments["input"], arguments["target"], arguments["ignore_index"])
+    return function, arguments
 
-    def only(self, source: str) -> Labels:
-        """Return the labels of the one loss that was called.
 
-        Args:
-            source: What was watched, for the sentence.
+def _read(call: LossCall) -> tuple[str, Labels | None]:
+    """Return the name of a loss, and the labels of one that classifies."""
+    if not call.readable:
+        return f"{call.name} within torch.vmap", None
+    labels = None
+    if call.class_axis is not None:
+        labels = class_labels(call.scores, call.target, call.ignore_index)
+    elif call.classifies:
+        labels = binary_labels(call.scores, call.target, call.function is F.binary_cross_entropy_with_logits)
+    return call.name, labels
 
-        Returns:
-            The labels.
 
-        Raises:
-            MeasurementError: No classification loss was called, or several losses.
-        """
-        if len(self.losses) == 1 and len(self.labels) == 1:
-            return self.labels[0]
-        found = ", ".join(self.losses) or "no loss function of torch"
-        raise MeasurementError(
-            f"{source} called {found}; expected one cross_entropy, nll_loss or binary_cross_entropy, which says what "
-            f"each label costs: {_ADVICE}"
-        )
+def _only(calls: Sequence[tuple[str, Labels | None]], source: str) -> Labels:
+    """Return the labels of the one loss that was called.
+
+    Raises:
+        MeasurementError: No classification loss was called, or several losses.
+    """
+    if len(calls) == 1 and calls[0][1] is not None:
+        return calls[0][1]
+    found = ", ".join(name for name, _ in calls) or "no loss function of torch"
+    raise MeasurementError(
+        f"{source} called {found}; expected one cross_entropy, nll_loss or binary_cross_entropy, which says what "
+        f"each label costs: {_ADVICE}"
+    )
 
 
 @contextlib.contextmanager
@@ -186,9 +188,9 @@ def model_labels(model: Any, batch: Any) -> Labels:
     with evaluating(model):
         if hasattr(model, "training_step"):
             step = TrainingStep(model)
-            with LabelObserver() as observer:
+            with watch_labels() as watcher:
                 step(batch, 0, torch.zeros(()))
-            return observer.only(step.description)
+            return _only(watcher.calls, step.description)
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)):
             raise MeasurementError(
                 f"the examples are a {type(batch).__name__} and no pair of inputs and class indices, so it is not "

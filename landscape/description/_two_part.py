@@ -15,7 +15,7 @@ from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape._results import Result
 from landscape.compression import bits
-from landscape.description._labels import LabelObserver, Labels, joined
+from landscape.description._labels import Labels, joined, watch_labels
 
 Floats = npt.NDArray[np.float64]
 
@@ -157,16 +157,18 @@ def _seen(objective: Any) -> tuple[float, int, int] | None:
     found: list[Labels] = []
     with torch.no_grad():
         for index in range(len(objective.batches)):
-            with LabelObserver() as observer:
+            with watch_labels() as watcher:
                 objective.batch_loss(index, parameters)
-            if not observer.losses:
+            if not watcher.calls:
                 continue
-            if len(observer.losses) > 1 or not observer.labels:
+            seen = [labels for _, labels in watcher.calls if labels is not None]
+            if len(watcher.calls) > 1 or not seen:
+                names = ", ".join(name for name, _ in watcher.calls)
                 raise MeasurementError(
-                    f"the loss is made of {', '.join(observer.losses)}, and only one cross_entropy, nll_loss or "
-                    "binary_cross_entropy is a code length of labels; measure that alone"
+                    f"the loss is made of {names}, and only one cross_entropy, nll_loss or binary_cross_entropy is a "
+                    "code length of labels; measure that alone"
                 )
-            found += observer.labels
+            found += seen
     if not found:
         return None
     labels = joined(found)

@@ -1,16 +1,18 @@
-"""Scores brought to one scale before the loss, so that a network's confidence does not count as sharpness."""
+"""Normalise scores before the loss, so that a network's confidence does not count as sharpness."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
 
 from landscape._given import of_objective
-from landscape._observe import LOSS_SIGNATURES
+from landscape._loss_classes import class_axis
+from landscape._loss_functions import written_out
+from landscape.losses import LossWatcher
 from landscape.objective import Objective
 
 
@@ -45,22 +47,19 @@ class _Normalised:
         self.description = f"{step.description} of normalised logits"
 
     def __call__(self, *args: Any) -> Any:
-        with _NormaliseScores():
+        with LossWatcher(read=None, before=_with_normalised_scores):
             return self._step(*args)
 
 
-class _NormaliseScores(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.cross_entropy:
-            bound = LOSS_SIGNATURES[func].bind(*args, **kwargs)
-            bound.arguments["input"] = _normalised(bound.arguments["input"])
-            args, kwargs = bound.args, bound.kwargs
-        return func(*args, **kwargs)
+def _with_normalised_scores(function: Any, arguments: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    function, arguments = written_out(function, arguments)
+    if function is not F.cross_entropy:
+        return function, arguments
+    return function, {**arguments, "input": _normalised(arguments["input"])}
 
 
 def _normalised(scores: torch.Tensor) -> torch.Tensor:
-    axis = 1 if scores.ndim > 1 else 0
+    axis = class_axis(scores)
     centred = scores - scores.mean(dim=axis, keepdim=True)
     square = centred.square().mean(dim=axis, keepdim=True)
     # Equal scores of all classes stay at zero, with a derivative.

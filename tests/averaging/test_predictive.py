@@ -127,3 +127,7 @@ def test_what_cannot_be_is_told():
     regression = Objective(model, nn.MSELoss(), [(x, x[:, :3])])
     with pytest.raises(MeasurementError, match="classification"):
         bayesian_average(regression, [regression.vector()])
+    _, _, y, _ = setting()
+    within = Objective(model, lambda z, y: torch.vmap(nn.functional.cross_entropy)(z, y).mean(), [(x, y)])
+    with pytest.raises(MeasurementError, match="classification"):
+        bayesian_average(within, [within.vector()])

@@ -140,7 +140,7 @@ def test_answers_too_many_do_not_make_up_for_missing_ones(perceptron_case):
         return F.cross_entropy(output.repeat(2, 1), target.repeat(2))
 
     batches = [(x[:500], y[:500]), (x[500:900], y[500:900])]
-    with pytest.raises(MeasurementError, match="100 answers were seen for 500 examples"):
+    with pytest.raises(MeasurementError, match="100 counted targets for 500 examples"):
         certify(nn.Linear(16, 3), batches, loss_fn=unequal)
 
     def auxiliary(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -149,7 +149,7 @@ def test_answers_too_many_do_not_make_up_for_missing_ones(perceptron_case):
         easy = torch.cat([output[half:, :1] ** 2, -(output[half:, 1:] ** 2)], 1)
         return F.cross_entropy(output[:half], target[:half]) + F.cross_entropy(easy, rotation)
 
-    with pytest.raises(MeasurementError, match="in 2 losses"):
+    with pytest.raises(MeasurementError, match="2 loss calls"):
         certify(nn.Linear(16, 3), batches, loss_fn=auxiliary)
 
 
@@ -157,7 +157,7 @@ def test_several_labels_an_example(perceptron_case):
     batches = [(x, (x[:, :3] > 0).float()) for x, _ in perceptron_case.batches]
     with pytest.raises(MeasurementError, match="several labels an example"):
         certify(nn.Linear(16, 3), batches)
-    with pytest.raises(MeasurementError, match="2700 answers were seen for 900 examples"):
+    with pytest.raises(MeasurementError, match="2700 counted targets for 900 examples"):
         certify(nn.Linear(16, 3), batches, loss_fn=F.binary_cross_entropy_with_logits)
 
 

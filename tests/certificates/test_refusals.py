@@ -44,7 +44,7 @@ def test_unbounded_losses_and_answers_that_are_not_one_an_example(perceptron_cas
     squared = [(x, F.one_hot(y, 3).float()) for x, y in batches]
     with pytest.raises(MeasurementError, match=r"without an upper end.*bounded_loss_bound"):
         certify(perceptron_case.trained, squared, loss_fn=nn.MSELoss)
-    with pytest.raises(MeasurementError, match="30 answers were seen for 6 examples"):
+    with pytest.raises(MeasurementError, match="30 counted targets for 6 examples"):
         certify(nn.Linear(16, 3), tokens(), loss_fn=across_tokens)
     ignored = [(x, torch.where(y == 0, -100, y)) for x, y in batches]
     with pytest.raises(MeasurementError, match="ignored targets"):

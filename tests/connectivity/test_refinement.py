@@ -116,16 +116,32 @@ def test_ignored_targets_and_class_weights_give_a_ratio_of_sums():
     assert found == pytest.approx(jackknife, rel=0.05)
 
 
+def test_every_loss_of_torch_tells_examples_apart():
+    one, other = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
+    x, variance = data()[0], torch.tensor([0.2, 1.0, 3.0], **DOUBLE)
+
+    def gaussian(z, y, reduction="mean"):
+        return nn.functional.gaussian_nll_loss(z, y, variance.expand_as(y), reduction=reduction)
+
+    found = linear_path(one, other, gaussian, [(x[:20], x[:20]), (x[20:], x[20:])]).evaluate(t=[0.0, 1.0])
+    with torch.no_grad():
+        shares = [gaussian(model(x), x, "none").mean(1).numpy() for model in (one, other)]
+    np.testing.assert_allclose(found.examples[:, 0], [each - each.mean() for each in shares], rtol=1e-9, atol=1e-12)
+
+
 def custom(scores, target):
     return ((scores - target) ** 4).mean()
 
 
-@pytest.mark.parametrize("loss", [custom, nn.GaussianNLLLoss()])
+def two(scores, target):
+    return nn.functional.mse_loss(scores, target) + nn.functional.l1_loss(scores, target)
+
+
+@pytest.mark.parametrize("loss", [custom, two])
 def test_a_loss_that_does_not_tell_examples_apart_has_no_standard_error(loss):
     one, other = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
     x = data()[0]
-    function = loss if loss is custom else lambda scores, target: loss(scores, target, torch.ones_like(target))
-    found = barriers(linear_path(one, other, function, [(x, x)]).evaluate())
+    found = barriers(linear_path(one, other, loss, [(x, x)]).evaluate())
     assert all(np.isnan(each.stderr) for each in found)
     assert found[0].n_examples == 0
     assert found[0].value >= 0

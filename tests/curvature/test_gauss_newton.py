@@ -15,6 +15,13 @@ BITS = (torch.arange(36).reshape(12, 3) % 2).float()
 VALUES = torch.sin(torch.arange(36.0) ** 2).reshape(12, 3)
 # Of a model that is linear in its parameters, the Gauss-Newton matrix is the Hessian, and so is the Fisher information
 # of a canonical loss.
+
+
+def old_sum(z, y):
+    with pytest.warns(UserWarning, match="size_average"):
+        return F.cross_entropy(z, y, size_average=False)
+
+
 LOSSES = {
     "cross entropy": (F.cross_entropy, LABELS),
     "weights": (lambda z, y: F.cross_entropy(z, y, WEIGHT.to(z)), LABELS),
@@ -35,8 +42,15 @@ LOSSES = {
     "bce of probabilities": (lambda z, y: F.binary_cross_entropy(torch.sigmoid(z), y, WEIGHT.to(z)), BITS),
     "mse": (F.mse_loss, VALUES),
     "mse sum": (lambda z, y: F.mse_loss(z, y, reduction="sum"), VALUES),
+    "mse weighted": (lambda z, y: F.mse_loss(z, y, weight=WEIGHT.to(z).expand(z.shape)), VALUES),
+    "old sum": (old_sum, LABELS),
     "mse by hand": (lambda z, y: F.mse_loss(z, y, reduction="none").sum(dim=1).mean(), VALUES),
 }
+if hasattr(F, "linear_cross_entropy"):
+    LOSSES["fused"] = (
+        lambda z, y: F.linear_cross_entropy(z, torch.arange(9.0).reshape(3, 3).sin().to(z), y, weight=WEIGHT.to(z)),
+        LABELS,
+    )
 HUBER = (lambda z, y: F.huber_loss(z, y, delta=0.7), VALUES)
 
 
@@ -245,3 +259,10 @@ def test_nothing_is_left_behind(cases):
     model = cases.mlp()
     ggn(Objective(model, nn.CrossEntropyLoss(), [cases.data()]))
     assert not model._forward_hooks
+
+
+def test_a_loss_within_vmap_is_cut_before_the_whole_loss_function():
+    objective = linear(lambda z, y: torch.vmap(F.cross_entropy)(z, y).mean(), LABELS)
+    operator = ggn(objective)
+    close(operator.dense(), hessian(objective).dense())
+    assert operator.outputs == "the loss function"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape import Objective
@@ -93,3 +96,37 @@ def test_columns_of_a_convolution_can_be_taken_together():
         single = torch.autograd.grad(gradients, parameters, [column[index] for column in columns], **options)
         for ours, theirs in zip(together, single, strict=True):
             torch.testing.assert_close(ours[index], theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif("weight" not in inspect.signature(F.l1_loss).parameters, reason="this torch has no weights there")
+def test_weights_that_torch_drops_in_a_function_mode_are_kept():
+    x, y, weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    weight = weight.exp()
+    with CheapSecondDerivatives(), CheapSecondDerivatives():
+        watched = F.l1_loss(x, y, weight=weight), F.l1_loss(x, y, reduction="sum", weight=weight), F.l1_loss(x, y)
+    plain = F.l1_loss(x, y, weight=weight), F.l1_loss(x, y, reduction="sum", weight=weight), F.l1_loss(x, y)
+    assert watched == plain
+    assert float(plain[0]) != pytest.approx(float(plain[2]), rel=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this torch has no linear_cross_entropy")
+def test_a_loss_in_chunks_has_the_curvature_of_the_loss():
+    torch.manual_seed(0)
+    body, head = nn.Linear(4, 5), nn.Linear(5, 3)
+    x, y = torch.randn(12, 4, dtype=torch.float64), torch.arange(12) % 3
+
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([body, head]).double()
+
+        def forward(self, x):
+            return body(x).tanh()
+
+    def loss(z, y):
+        options = nn.LinearCrossEntropyOptions()
+        return F.linear_cross_entropy(z, head.weight, y, linear_bias=head.bias, options=options)
+
+    chunked = hessian(Objective(Hidden(), loss, [(x[:5], y[:5]), (x[5:], y[5:])])).dense()
+    plain = hessian(Objective(Hidden(), lambda z, y: F.cross_entropy(head(z), y), [(x, y)])).dense()
+    torch.testing.assert_close(chunked, plain, rtol=1e-10, atol=1e-12)

@@ -106,3 +106,13 @@ def test_a_training_for_lightning_says_what_it_is_for() -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         LightningTraining(batch_size=0)
     assert math.isfinite(prequential(lambda: nn.Linear(2, 3), points(8), AdamTraining(steps=1)).bits)
+
+
+def test_labels_within_vmap_cannot_be_read(helpers) -> None:
+    class Mapped(helpers.lightning_module(pytorch_lightning.LightningModule)):  # type: ignore[misc]
+        def training_step(self, batch, index):
+            x, y = batch
+            return torch.vmap(torch.nn.functional.cross_entropy)(self.net(x), y).mean()
+
+    with pytest.raises(MeasurementError, match=r"called cross_entropy within torch.vmap; expected"):
+        model_labels(Mapped(), points())
