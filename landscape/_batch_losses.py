@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from landscape import _batches, _distributed
-from landscape._errors import MeasurementError
+from landscape._errors import MeasurementError, WeightingWarning
 from landscape._first_look import FirstLook
 from landscape._parameters import MeasuredTensors
 from landscape._second_order import forward_kernels, plain_kernels
@@ -90,6 +90,7 @@ class BatchLosses:
                 "given, so it depends on how the examples are cut into batches. The reason: "
                 f"{weighed.weighting.evidence}. If the loss of a batch does divide by something, say by what with "
                 "batch_weight=, or with a method landscape_batch_weight(self, batch) on the module",
+                WeightingWarning,
                 stacklevel=4,
             )
 

@@ -15,5 +15,9 @@ class SurrogateError(MeasurementError):
     """A derivative of this model is not that of its loss, so a measure that rests on it is refused."""
 
 
+class WeightingWarning(UserWarning):
+    """A loss is no mean over examples, so it is measured as the mean over the batches as they are given."""
+
+
 class FileError(LandscapeError):
     """A run file is missing, damaged, of a newer schema, held by somebody else, or cannot be written."""

@@ -14,7 +14,7 @@ import torch
 
 from landscape._additivity import NOISY, PRECISE, Divisor, Experiment, Look, Trial, share_of
 from landscape._errors import MeasurementError
-from landscape._examples import Reading
+from landscape._examples import Reading, outside
 
 _POINTS = (0, 1)
 _FURTHER = 2
@@ -53,6 +53,11 @@ class Weighting:
     summed: bool = False
     constant: float = 1.0
     evidence: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the step masks or weights its examples itself."""
+        return self.kind == "weights" and self.divisor in ("measured", "batches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +109,7 @@ def weigh(
     """
     counted = [look for look in looks if look.loss is not None and _DIVISORS["mean"](look, 1) != 0]
     # A mean over nothing is NaN where whoever wrote the loss masks examples by hand.
-    if not counted or (known is not None and all(look.loss != look.loss for look in counted)):
+    if not counted or (known is not None and known.by_hand and all(look.loss != look.loss for look in counted)):
         raise NoTargets(_NOTHING)
     reading, measured = readings[0], None
     if given is not None:
@@ -134,8 +139,12 @@ def _found(
 ) -> tuple[Weighting, Reading, list[float] | None]:
     """Try the readings one after the other; return the weighting, its reading, and divisors that were measured."""
     first: list[Trial] = []
-    for reading in readings[:_READINGS]:
-        trials = experiment(reading, False).trials(_POINTS)
+    for number, reading in enumerate(readings[:_READINGS]):
+        made = experiment(reading, False)
+        # A less likely reading must hold for every tensor, and be seen in a cut.
+        if number and (not first or any(outside(batch, reading.plan) is not None for batch in made.batches)):
+            continue
+        trials = [trial for trial in made.trials(_POINTS) if not number or trial.rest is not None]
         first = first or trials
         weighting = _explained(trials, looks, reading.counts, tol)
         if weighting is not None:

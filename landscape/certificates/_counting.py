@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from landscape import _batches
-from landscape._errors import LandscapeError, MeasurementError
+from landscape._errors import LandscapeError, MeasurementError, WeightingWarning
 from landscape.losses import LossCall, LossWatcher
 from landscape.objective import Objective
 
@@ -44,9 +45,11 @@ def objective_of(model: nn.Module, batches: Iterable[Any], loss_fn: Callable[...
             "the examples; make them part of the network"
         )
     try:
-        if loss_fn is None and hasattr(model, "training_step"):
-            return Objective.from_lightning(model, batches)
-        return Objective(model, F.cross_entropy if made is None else made, batches)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeightingWarning)  # errors are counted, whatever the loss divides by
+            if loss_fn is None and hasattr(model, "training_step"):
+                return Objective.from_lightning(model, batches)
+            return Objective(model, F.cross_entropy if made is None else made, batches)
     except LandscapeError:
         raise
     except Exception as error:  # whatever a network or a loss raises on examples that are not for it
