@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import time
 import uuid
@@ -219,6 +220,26 @@ class Recorder:
         check_root_attributes(values)
         with replacing(self.path) as file:
             write_attributes(file, values)
+        self._drain()
+
+    def group_attributes(self, group: str) -> dict[str, Any]:
+        """Return the attributes of a group as they were declared and set; none where it was not declared."""
+        return dict(self._schemas[group].attributes) if group in self._schemas else {}
+
+    def describe_group(self, group: str, values: Mapping[str, Any]) -> None:
+        """Set attributes of a group, in one step.
+
+        Args:
+            group: Name of a declared group.
+            values: Plain values; containers are stored as JSON.
+
+        Raises:
+            FileError: The group was not declared, or the file cannot be written.
+        """
+        schema = self._declared(group)
+        with replacing(self.path) as file:
+            write_attributes(file[group], values)
+        self._schemas[group] = dataclasses.replace(schema, attributes={**schema.attributes, **values})
         self._drain()
 
     def close(self, timeout: float = 10.0) -> None:
