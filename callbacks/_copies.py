@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import random
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,8 +16,9 @@ import torch
 # Iterators, files, locks and connections hold a position that no copy has for itself.
 _LIVE_MODULES = frozenset({"_io", "_thread", "multiprocessing", "queue", "socket", "sqlite3", "threading"})
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-# Classes and functions of these packages keep no position at module level.
-_KNOWN_PACKAGES = frozenset({"builtins", "collections", "logging", "numpy", "torch", "tqdm", "typing"})
+# Code of these packages keeps no position of the user's.
+_KNOWN_PACKAGES = sys.stdlib_module_names | {"numpy", "torch", "tqdm"}
+_REPORTING = frozenset({"logging", "tqdm"})  # holds open files, which are written to
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
 _LARGEST_COPY = 2**28  # bytes
 _LONGEST_WALK = 10_000
@@ -98,7 +100,7 @@ def _attributes(value: Any) -> list[Any]:
     if isinstance(value, property):
         return [value.fget]
     table = getattr(value, "__dict__", None)
-    return list(table.values()) if isinstance(table, dict) and _package(type(value)) not in _KNOWN_PACKAGES else []
+    return list(table.values()) if isinstance(table, dict) and _package(type(value)) not in _REPORTING else []
 
 
 def _reached_by(function: types.FunctionType) -> Iterator[Any]:
