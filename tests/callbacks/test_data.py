@@ -369,6 +369,20 @@ def test_as_the_training_loop_prepares_a_batch(tmp_path):
     assert float(run_of(trainer).dataset("sharpness")["train_loss"][-1]) == pytest.approx(float(loss), rel=1e-6)
 
 
+def test_hooks_before_the_transfer(tmp_path):
+    class Pads(Plain):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            x, y = batch
+            return torch.cat([x, x], dim=1), y
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return super().training_step((x[:, 4:], y), batch_idx) if x.shape[1] == 8 else 0 / 0
+
+    trainer = fit(tmp_path, Sharpness(draws=2, steps=1, on_error="raise"), module=Pads())
+    assert run_of(trainer).dataset("sharpness").attrs["measured"]["source"] == "dataset"
+
+
 def test_validation_that_comes_late(tmp_path):
     class Late(Plain):
         def validation_step(self, batch, batch_idx):

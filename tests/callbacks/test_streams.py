@@ -24,6 +24,7 @@ from landscape_test_trainings import (
 )
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data.datapipes.iter import IterableWrapper
 
 from landscape import MeasurementError
 from landscape._batches import fingerprint
@@ -236,6 +237,33 @@ def test_training_stays_bit_identical(tmp_path, make):
     assert messages == []
     rows = run_of(trainer).dataset("sharpness")
     assert rows["status"].values.tolist() == ["ok", "ok"]
+
+
+def test_containers_under_iteration_in_the_middle_of_an_epoch(tmp_path):
+    class WalksOnce(Walks):
+        def __init__(self):
+            super().__init__()
+            self.connection = sqlite3.connect(":memory:")
+
+    _, without, _ = train(tmp_path / "without", lambda: stream(WalksOnce), [])
+    trainer, with_them, _ = train(
+        tmp_path / "with", lambda: stream(WalksOnce), events(every_n_steps=1, examples=40, on_error="warn")
+    )
+    assert_identical(without, with_them)
+    assert run_of(trainer).dataset("sharpness")["status"].values.tolist() == ["failed"] * 2 + ["ok"] * 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pipeline_of_torch(tmp_path, workers):
+    def make():
+        items = list(zip(Blobs().x, Blobs().y, strict=True))
+        return DataLoader(IterableWrapper(items).shuffle(), batch_size=BATCH, num_workers=workers)
+
+    _, without, _ = train(tmp_path / "without", make, [])
+    trainer, with_them, messages = train(tmp_path / "with", make, events(every_n_steps=2, examples=24))
+    assert_identical(without, with_them)
+    assert messages == []
+    assert run_of(trainer).dataset("sharpness").attrs["measured"]["source"] == "iterator copy"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -187,17 +187,19 @@ def test_root_attributes(recorder, read):
         recorder.attributes({"run_id": "x"})
 
 
-def test_attributes_of_a_group(file_recorder, scalars):
-    file_recorder.declare(scalars)
-    assert file_recorder.group_attributes("sharpness") == scalars.attributes
-    assert file_recorder.group_attributes("unknown") == {}
-    file_recorder.describe_group("sharpness", {"measured": {"n": 3}, "rho_sam": 0.1})
-    wanted = {**scalars.attributes, "tolerances": [0.003, 0.01], "measured": {"n": 3}, "rho_sam": 0.1}
-    assert open_run(file_recorder.path).dataset("sharpness").attrs == wanted | {"description": scalars.description}
-    again = Recorder.resume(file_recorder.path, "abc", 0) if file_recorder.run_id == "abc" else file_recorder
-    assert again.group_attributes("sharpness")["measured"] == {"n": 3}
+def test_attributes_of_a_group(recorder, scalars, read, go_on):
+    recorder.declare(scalars)
+    declared = {"rho_sam": 0.05, "tolerances": [0.003, 0.01], "adaptive": True, "other": None}
+    assert recorder.group_attributes("sharpness") == declared
+    assert recorder.group_attributes("unknown") == {}
+    recorder.describe_group("sharpness", {"measured": {"n": 3}, "rho_sam": 0.1})
+    wanted = declared | {"measured": {"n": 3}, "rho_sam": 0.1}
+    assert recorder.group_attributes("sharpness") == wanted
+    found = read(recorder).dataset("sharpness").attrs
+    assert found | wanted == found
+    assert go_on(recorder, "abc", 0).group_attributes("sharpness") == wanted
     with pytest.raises(FileError, match="nowhere"):
-        file_recorder.describe_group("nowhere", {})
+        recorder.describe_group("nowhere", {})
 
 
 def test_static_arrays(recorder, scalars, read):
