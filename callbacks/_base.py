@@ -34,9 +34,13 @@ class LandscapeCallback(Resumable, CallbackBase):
         every_n_epochs: Measure at the end of every n-th epoch.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both. With neither, the
             class's own cadence holds: `default_every_n_epochs`, or once, when the fit ends, where that is None.
-        examples: Number of training examples measured, drawn once with `seed`; None for all. As many validation
-            examples, where there are any, give the held-out loss and error.
-        batch_size: Examples a measurement batch; by default that of the training loader.
+        examples: Number of training examples measured, drawn once with `seed` from those that the loader's sampler
+            yields; None for all. A loader with a batch sampler of its own gives whole batches. Of an iterable dataset
+            the first examples are measured. Where it cannot be copied, they are kept aside as the training receives
+            them: events before that fail, and the set is complete after the first epoch at the latest. As many
+            validation examples, where there are any, give the held-out loss and error.
+        batch_size: Examples a measurement batch; by default that of the training loader. Refused where batches cannot
+            be cut anew.
         path: The run file; by default `landscape.h5` in the Trainer's log_dir. All callbacks of a Trainer that name no
             path share one file.
         on_error: "warn" records a failed measurement as failed, warns once and lets the training go on; "raise" raises.
@@ -250,8 +254,9 @@ class LandscapeCallback(Resumable, CallbackBase):
         where = (trainer, module, self.measured, self.batches)
         objective, held_out = session.shared(*where)
         if not self._described:  # the group was declared before the data were known
-            session.describe_group(self._group, session.describe(*where))
-            self._described = True
+            with self._failures.passing("describe the measured data"):
+                session.describe_group(self._group, session.describe(*where))
+                self._described = True
         if self.weights == "iterate":
             train, held = session.evaluations(*where)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +40,7 @@ def draw_one(loader: Any, examples: int | None, batch_size: int | None, seed: in
     _require_plain(loader)
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset):
-        return _draw_stream(loader, examples, batch_size)
+        return _draw_stream(loader, examples, batch_size, steps)
     batch_sampler = loader.batch_sampler
     if batch_sampler is None:  # the dataset's items are whole batches
         return _draw_whole(loader, examples, seed)
@@ -54,7 +55,15 @@ def draw_one(loader: Any, examples: int | None, batch_size: int | None, seed: in
         chosen = choose_items(batch_sampler.sampler, dataset, examples, seed, most)
         options = {"dataset": Subset(dataset, chosen), "batch_size": batch_size or batch_sampler.batch_size}
     collate = _Collation(loader.collate_fn)
-    batches = list(DataLoader(**options, collate_fn=collate, generator=torch.Generator()))
+    try:
+        batches = list(DataLoader(**options, collate_fn=collate, generator=torch.Generator()))
+    except Exception as error:
+        if not loader.num_workers:
+            raise  # the training will fail too
+        name = type(dataset).__name__
+        raise Unreadable(
+            f"the dataset {name} cannot be read outside of the loader's workers ({type(error).__name__}: {error})"
+        ) from error
     return collate.drawn(batches, source)
 
 
@@ -75,11 +84,14 @@ def _draw_whole(loader: Any, examples: int | None, seed: int) -> DrawnBatches:
     return DrawnBatches(own, items, "dataset" if items is None else "batch sampler")
 
 
-def _draw_stream(loader: Any, examples: int | None, batch_size: int | None) -> DrawnBatches:
-    """Draw the first examples of a copy of an iterable dataset."""
+def _draw_stream(loader: Any, examples: int | None, batch_size: int | None, steps: float) -> DrawnBatches:
+    """Draw the first examples of a copy of an iterable dataset, no more than an epoch reads."""
     dataset = loader.dataset
     name = type(dataset).__name__
     count = length_of(dataset) if examples is None else examples
+    if steps < math.inf and loader.batch_size is not None:
+        read = int(steps) * loader.batch_size
+        count = read if count is None else min(count, read)
     if count is None:
         raise MeasurementError(
             f"examples=None asks for all training examples, but {name} has no length; give a number of examples"
@@ -129,6 +141,15 @@ def _require_plain(loader: Any) -> None:
 
 
 def require_no_batch_size(batch_size: int | None, owner: str) -> None:
+    """Refuse a batch size where batches cannot be cut anew.
+
+    Args:
+        batch_size: Examples a batch that were asked for; None is fine.
+        owner: Who decides which examples share a batch, for the sentence.
+
+    Raises:
+        MeasurementError: A batch size was given.
+    """
     if batch_size is not None:
         raise MeasurementError(
             f"batch_size={batch_size} cannot be kept, as {owner} decides which examples share a batch; leave "

@@ -138,6 +138,15 @@ class Sharded(Stream):
         return itertools.islice(super().__iter__(), worker.id, None, worker.num_workers)
 
 
+class Opened(Blobs):
+    """Items by index, but from a file that only worker processes open."""
+
+    def __getitem__(self, index):
+        if torch.utils.data.get_worker_info() is None:
+            raise OSError("no file is open")
+        return super().__getitem__(index)
+
+
 class Batches:
     """No data loader at all: yields batches."""
 
@@ -156,6 +165,7 @@ ONCE = [
     lambda: stream(OfTheClass),
     lambda: stream(Connected),
     lambda: stream(Sharded, num_workers=1),
+    lambda: stream(Opened, num_workers=1),
     Batches,
 ]
 
@@ -199,6 +209,12 @@ def test_all_examples_of_a_stream():
     assert sum(draw(stream(Sized), None, None, seed=0).items) == N_TRAIN
     with pytest.raises(MeasurementError, match="Stream has no length; give a number of examples"):
         draw(stream(), None, None, seed=0)
+
+
+def test_a_trainer_that_ends_the_epoch_early():
+    assert draw(stream(), 1_000, None, 0, steps=2).items == [16, 16]
+    assert draw(stream(), None, 8, 0, steps=2).items == [8] * 4
+    assert draw(stream(), 24, None, 0, steps=2).items == [16, 8]
 
 
 def test_an_empty_stream():
