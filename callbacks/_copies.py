@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import random
 import sys
 import types
@@ -20,6 +21,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _KNOWN_PACKAGES = sys.stdlib_module_names | {"numpy", "torch", "tqdm"}
 _REPORTING = frozenset({"logging", "tqdm"})  # holds open files, which are written to
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _LARGEST_COPY = 2**28  # bytes
 _LONGEST_WALK = 10_000
 _GLANCE = 100
@@ -34,7 +36,7 @@ def independent_copy(value: Any, shared: Iterable[Any] = ()) -> Any:
 
     A deep copy shares functions, classes and modules. An iterator, an open file or a random generator that is reached
     through a closure, a global name or a class attribute would therefore be moved by the copy too: such objects are
-    refused. So is what holds more than 256 MiB.
+    refused. So is what holds more than 256 MiB, or more than 10,000 objects in a container, or leads to the Trainer.
 
     Args:
         value: The object, such as a sampler or an iterable dataset.
@@ -56,22 +58,50 @@ def independent_copy(value: Any, shared: Iterable[Any] = ()) -> Any:
 def _look(root: Any, shared: list[Any]) -> None:
     """Walk through everything that a deep copy would copy or share, and refuse what it must not."""
     size = 0
-    seen: dict[int, Any] = {id(part): part for part in shared}
+    # What a copy has for itself may be reached a second time through something that it shares.
+    seen: dict[tuple[int, bool], Any] = {(id(part), way): part for part in shared for way in (False, True)}
     stack: list[tuple[Any, bool]] = [(root, False)]  # and whether a copy would share it
     while stack:
         value, is_shared = stack.pop()
-        if isinstance(value, _ATOMS) or id(value) in seen:
+        if isinstance(value, _ATOMS) or (id(value), is_shared) in seen:
             continue
-        seen[id(value)] = value
+        seen[id(value), is_shared] = value
         if is_shared and _is_live(value):
             raise NotCopied(
                 f"{type(root).__name__} reads from a {type(value).__name__} that a copy would share with the training"
             )
         if not is_shared:
+            _refuse(root, value)
             size += _bytes(value)
         if size > _LARGEST_COPY:
             raise NotCopied(f"{type(root).__name__} holds more than {_LARGEST_COPY // 2**20} MiB")
         stack.extend(_inside(value, is_shared))
+
+
+def _refuse(root: Any, value: Any) -> None:
+    """Refuse what is too much to look at, and the machinery of the training."""
+    if type(value).__name__ == "Trainer":
+        raise NotCopied(f"{type(root).__name__} leads to the Trainer")
+    if _is_long(value) and not all(_is_plain(entry) for entry in _glance(value)):
+        raise NotCopied(f"{type(root).__name__} holds a {type(value).__name__} of {len(value)} objects")
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, _CONTAINERS) and len(value) > _LONGEST_WALK
+
+
+def _is_plain(entry: Any) -> bool:
+    """Whether an entry of a long container is an index, a name, or a few of them."""
+    parts = entry if isinstance(entry, (list, tuple)) else (entry,)
+    return all(isinstance(part, _ATOMS) for part in parts)
+
+
+def _glance(value: Any) -> list[Any]:
+    return list(itertools.islice(_entries(value), _GLANCE))
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, dict) else value)
 
 
 def _inside(value: Any, is_shared: bool) -> Iterator[tuple[Any, bool]]:
@@ -81,10 +111,8 @@ def _inside(value: Any, is_shared: bool) -> Iterator[tuple[Any, bool]]:
         yield from ((part, True) for part in _reached_by(value))
     elif isinstance(value, types.MethodType):
         yield from ((value.__self__, is_shared), (value.__func__, True))
-    elif isinstance(value, (dict, list, tuple, set, frozenset)):
-        entries = list(value.values()) if isinstance(value, dict) else list(value)
-        short = len(entries) <= _LONGEST_WALK
-        yield from ((entry, is_shared) for entry in (entries if short else entries[:_GLANCE]))
+    elif isinstance(value, _CONTAINERS):
+        yield from ((entry, is_shared) for entry in (_glance(value) if _is_long(value) else _entries(value)))
     else:
         yield from ((entry, is_shared) for entry in _attributes(value))
         for kind in type(value).__mro__:
@@ -138,4 +166,7 @@ def _bytes(value: Any) -> int:
         return int(value.untyped_storage().nbytes()) if value.layout == torch.strided else 0
     if isinstance(value, np.ndarray):
         return int(value.nbytes)
-    return 64 * len(value) if isinstance(value, (dict, list, tuple, set, frozenset)) else 0
+    if not isinstance(value, _CONTAINERS):
+        return 0
+    inner = [len(entry) for entry in _glance(value) if isinstance(entry, (list, tuple))] if _is_long(value) else []
+    return 64 * len(value) * (1 + sum(inner) // _GLANCE)

@@ -132,12 +132,12 @@ def _require_plain(loader: Any) -> None:
     """
     kind = type(loader)
     if getattr(loader, "dataset", None) is None or not isinstance(loader, DataLoader):
-        raise Unreadable(f"the training data come from a {kind.__name__} without a dataset")
+        raise Unreadable(f"the data come from a {kind.__name__} without a dataset")
     # Loaders of other libraries finish their batches while they are iterated, such as samplers of graph neighbours.
     known = kind.__module__.partition(".")[0] == "torchdata"
     plain = kind.__iter__ is DataLoader.__iter__ and kind._get_iterator is DataLoader._get_iterator
     if not (plain or known):
-        raise Unreadable(f"the training data come from a {kind.__name__}, which has an iterator of its own")
+        raise Unreadable(f"the data come from a {kind.__name__}, which has an iterator of its own")
 
 
 def require_no_batch_size(batch_size: int | None, owner: str) -> None:

@@ -95,11 +95,9 @@ class MeasuredData:
         if (measured, id(given)) in self._held:
             pairs = zip((trainer.train_dataloader, validation), self._held[measured, id(given)], strict=True)
             return [loader for loader, drawn in pairs if drawn is not None and drawn.samples]
-        return (
-            [validation]
-            if given is not None or measured in self._unreadable
-            else [trainer.train_dataloader, validation]
-        )
+        if given is not None or measured in self._unreadable:
+            return [validation]
+        return [trainer.train_dataloader, validation]
 
     def offer(self, trainer: Any, batch: Any, batch_index: int) -> None:
         """Show a batch that the training step is about to receive."""
@@ -154,7 +152,8 @@ class MeasuredData:
         try:
             return self._transferred(trainer, _read(validation, measured))
         except Exception as error:
-            self.without_held_out = f"validation data cannot be measured: {error}"
+            reason = error.reason if isinstance(error, Unreadable) else error
+            self.without_held_out = f"validation data cannot be measured: {reason}"
             return None
 
     def _transferred(self, trainer: Any, drawn: DrawnBatches) -> DrawnBatches:

@@ -130,11 +130,11 @@ def _epoch(sampler: Any, dataset: Any) -> Iterator[Any]:
     try:
         copied = independent_copy(sampler, _behind(dataset))
     except NotCopied as error:
-        raise Unreadable(f"the training loader's sampler {error}") from None
+        raise Unreadable(f"the loader's sampler {error}") from None
     try:
         yield from copied
     except Exception as error:
-        raise Unreadable(f"a copy of the training loader's {name} raised {type(error).__name__}: {error}") from error
+        raise Unreadable(f"a copy of the loader's {name} raised {type(error).__name__}: {error}") from error
 
 
 def _behind(dataset: Any) -> list[Any]:

@@ -106,6 +106,28 @@ def test_what_is_large_is_not_copied(held, monkeypatch):
     assert independent_copy(Holds(held=held), [held]).held is held
 
 
+def test_many_objects_are_not_copied():
+    with pytest.raises(NotCopied, match="Holds holds a list of 20000 objects"):
+        independent_copy(Holds(items=[Holds()] * 20_000))
+    batches = [[index, index + 1] for index in range(20_000)]
+    copied = independent_copy(Holds(items=batches)).items
+    assert copied == batches
+    assert copied[0] is not batches[0]
+    with pytest.raises(NotCopied, match="more than 256 MiB"):
+        independent_copy(Holds(items=[[0] * 500] * 20_000))
+
+
+def test_a_position_that_is_held_twice():
+    inner = iter(range(9))
+    with pytest.raises(NotCopied, match="range_iterator"):
+        independent_copy(Holds(inner=inner, read=lambda: next(inner)))
+
+
+def test_the_trainer_is_not_copied():
+    with pytest.raises(NotCopied, match="Holds leads to the Trainer"):
+        independent_copy(Holds(module=Holds(trainer=type("Trainer", (), {})())))
+
+
 def test_circles_and_long_lists():
     mine = Holds(names=["name"] * 20_000)
     mine.itself = mine

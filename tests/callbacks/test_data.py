@@ -9,7 +9,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from landscape_test_trainings import BATCH, N_TRAIN, Blobs, Plain, assert_identical, fit, loader, make_trainer, run_of
+from landscape_test_trainings import (
+    BATCH,
+    N_TRAIN,
+    Blobs,
+    Plain,
+    assert_identical,
+    fit,
+    loader,
+    make_trainer,
+    run_of,
+    seed_all,
+)
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 from landscape import MeasurementError
@@ -119,7 +130,7 @@ def test_a_sampler_gives_the_items_of_a_dataset_without_a_length():
         ([torch.zeros(2, 2)], "come from a Tensor without a dataset"),
         (DataLoader(Blobs(0), sampler=[]), "Blobs is empty"),
         (DataLoader(Blobs(8), batch_sampler=[]), "list yields no batches"),
-        (DataLoader(Blobs(8), sampler=Broken()), "copy of the training loader's Broken raised KeyError"),
+        (DataLoader(Blobs(8), sampler=Broken()), "copy of the loader's Broken raised KeyError"),
         (DataLoader(Blobs(8), sampler=(i for i in range(8))), "generator cannot be copied"),
         (DataLoader(Blobs(8), batch_sampler=Holds(iter_of([[1], [2]]))), "Holds cannot be copied"),
     ],
@@ -381,6 +392,35 @@ def test_hooks_before_the_transfer(tmp_path):
 
     trainer = fit(tmp_path, Sharpness(draws=2, steps=1, on_error="raise"), module=Pads())
     assert run_of(trainer).dataset("sharpness").attrs["measured"]["source"] == "dataset"
+
+
+def test_the_recorded_loss_is_the_one_of_the_batch_samplers_batches(tmp_path):
+    class Triplets:
+        """Anchor, positive and negative, twice in each batch."""
+
+        def __iter__(self):
+            labels = Blobs().y
+            one, other = ((labels == label).nonzero()[:, 0].tolist() for label in (0, 1))
+            for start in range(0, 8, 4):
+                yield [*one[start : start + 2], other[start], *one[start + 2 : start + 4], other[start + 1]]
+
+        def __len__(self):
+            return 2
+
+    class Ranks(Plain):
+        def training_step(self, batch, batch_idx):
+            codes = self.net(batch[0])
+            return torch.nn.functional.triplet_margin_loss(codes[0::3], codes[1::3], codes[2::3])
+
+    seed_all()
+    trainer = make_trainer(tmp_path, [Sharpness(draws=2, steps=1, on_error="raise")])
+    data = DataLoader(Blobs(), batch_sampler=Triplets())
+    trainer.fit(Ranks(), data)
+    with torch.no_grad():
+        steps = [trainer.lightning_module.training_step(batch, 0) for batch in data]
+    rows = run_of(trainer).dataset("sharpness")
+    assert rows.attrs["measured"]["n_examples"] == 12
+    assert float(rows["train_loss"][-1]) == pytest.approx(float(torch.stack(steps).mean()), rel=1e-6)
 
 
 def test_validation_that_comes_late(tmp_path):
