@@ -34,9 +34,13 @@ class LandscapeCallback(Resumable, CallbackBase):
         every_n_epochs: Measure at the end of every n-th epoch.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both. With neither, the
             class's own cadence holds: `default_every_n_epochs`, or once, when the fit ends, where that is None.
-        examples: Number of training examples measured, drawn once with `seed`; None for all. As many validation
-            examples, where there are any, give the held-out loss and error.
-        batch_size: Examples a measurement batch; by default that of the training loader.
+        examples: Number of training examples measured, drawn once with `seed` from those that the loader's sampler
+            yields; None for all. A loader with a batch sampler of its own gives whole batches. Of an iterable dataset
+            the first examples are measured. Where it cannot be copied, they are kept aside as the training receives
+            them: events before that fail, and the set is complete after the first epoch at the latest. As many
+            validation examples, where there are any, give the held-out loss and error.
+        batch_size: Examples a measurement batch; by default that of the training loader. Refused where batches cannot
+            be cut anew.
         path: The run file; by default `landscape.h5` in the Trainer's log_dir. All callbacks of a Trainer that name no
             path share one file.
         on_error: "warn" records a failed measurement as failed, warns once and lets the training go on; "raise" raises.
@@ -92,6 +96,7 @@ class LandscapeCallback(Resumable, CallbackBase):
         self.measured = Measured(examples, batch_size, mode, noise_seed, seed)
         self.batches = None if batches is None else list(batches)
         self._group = ""
+        self._described = False
         self._session: Session | None = None
         self._last_step = -1
         self._logged: dict[str, float] = {}
@@ -149,7 +154,9 @@ class LandscapeCallback(Resumable, CallbackBase):
         self._group = session.claim(self.name or default, self)
         declared = self.schema(trainer, module)
         own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
-        own |= declared.pop("attributes", {}) | self._provenance(session, trainer, module)
+        known = self._provenance(session, trainer, module)
+        self._described = "held_out" in known
+        own |= declared.pop("attributes", {}) | known
         session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
         self.on_training_start(session, trainer, module)
         self.former_run = {"path": str(session.path), "run_id": session.run_id}
@@ -165,6 +172,12 @@ class LandscapeCallback(Resumable, CallbackBase):
                 raise
             return {}
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Keep the batch aside where the training's data can be read only once."""
+        if self._session is not None:
+            with self._failures.passing("keep a batch aside"):
+                self._session.data.offer(trainer, batch, batch_idx)
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Note the learning rate: when a row is written, a scheduler may have moved on to the next step's."""
         if trainer.optimizers and optimizer is trainer.optimizers[0]:
@@ -179,6 +192,8 @@ class LandscapeCallback(Resumable, CallbackBase):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure where the number of epochs says so."""
+        if self._session is not None:
+            self._session.data.end_epoch()
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._event(trainer, pl_module, trainer.fit_loop.batch_idx)
 
@@ -238,6 +253,10 @@ class LandscapeCallback(Resumable, CallbackBase):
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
         where = (trainer, module, self.measured, self.batches)
         objective, held_out = session.shared(*where)
+        if not self._described:  # the group was declared before the data were known
+            with self._failures.passing("describe the measured data"):
+                session.describe_group(self._group, session.describe(*where))
+                self._described = True
         if self.weights == "iterate":
             train, held = session.evaluations(*where)
         else:

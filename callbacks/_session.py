@@ -6,16 +6,18 @@ import dataclasses
 import math
 import uuid
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from landscape import _batches
+from landscape._batches import DrawnBatches
 from landscape._distributed import ALONE, Processes
 from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.callbacks import _data
+from landscape.callbacks._measured_data import PASSED, AwaitedError, Measured, MeasuredData
 from landscape.callbacks._provenance import provenance
 from landscape.isolation import isolated
 from landscape.objective import Evaluation, Objective
@@ -24,31 +26,23 @@ from landscape.record import GroupSchema, Recorder
 _UNKNOWN = Evaluation(math.nan, math.nan)
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """Which data and mode a callback measures with; callbacks that agree share one objective."""
-
-    examples: int | None
-    batch_size: int | None
-    mode: str
-    noise_seed: int | None
-    seed: int
-
-
 class Session:
     """One run file and what is measured for it; opened when training starts, lives as long as its Trainer."""
 
     def __init__(self, path: Path, run_id: str | None = None):
         self.path = path.resolve()
         self.run_id = run_id or uuid.uuid4().hex
-        self.processes: Processes = ALONE
         self.recorder: Recorder | None = None
         self._last_step = -1
         self.groups: dict[str, int] = {}
-        self._without_held_out = "there are no validation data"
-        self._batches: dict[Any, tuple[list[Any], list[Any] | None]] = {}
+        self.data = MeasuredData()
         self._objectives: dict[Any, tuple[Objective, Objective | None]] = {}
         self._evaluations: dict[Any, tuple[list[float], Evaluation, Evaluation]] = {}
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that measure together."""
+        return self.data.processes
 
     # ------------------------------------------------------------------ the file
 
@@ -91,8 +85,30 @@ class Session:
 
     def declare(self, schema: GroupSchema) -> None:
         """Add a group to the file (rank 0)."""
-        if self.recorder is not None:
-            self.recorder.declare(schema)
+        if self.recorder is None:
+            return
+        recorded = self.recorder.group_attributes(schema.name)
+        unknown = "held_out" not in schema.attributes
+        if unknown or (_has_passed(recorded) and _has_passed(schema.attributes)):
+            # What is measured is described once it is known; a resumed training may receive other batches first.
+            kept = {name: recorded[name] for name in ("measured", "held_out") if name in recorded}
+            schema = dataclasses.replace(schema, attributes={**schema.attributes, **kept})
+        self.recorder.declare(schema)
+
+    def describe_group(self, group: str, described: dict[str, Any]) -> None:
+        """Record what is measured, once it is known (rank 0): it was not when the group was declared.
+
+        Data that other rows of the group were measured on are kept under `former`: a list of their fingerprints, each
+        with the last step that it holds for.
+        """
+        if self.recorder is None:
+            return
+        before = self.recorder.group_attributes(group).get("measured", {})
+        if before.get("fingerprint", now := described["measured"].get("fingerprint")) != now:
+            former = {"fingerprint": before["fingerprint"], "last_step": self._last_step}
+            measured = described["measured"] | {"former": [*before.get("former", []), former]}
+            described = described | {"measured": measured}
+        self.recorder.describe_group(group, described)
 
     def append(self, group: str, row: dict[str, Any]) -> None:
         """Write a row (rank 0)."""
@@ -104,6 +120,7 @@ class Session:
         """Let go of the module, and write what still waits because somebody held the file; may be called many times."""
         self._objectives.clear()
         self._evaluations.clear()
+        self.data.release()
         if self.recorder is not None:
             self.recorder.close()
 
@@ -119,12 +136,9 @@ class Session:
         key = (measured, id(batches))
         if key not in self._objectives:
             validation = _data.first_loader(_data.validation_loaders(trainer, module))
-            loaders = [trainer.train_dataloader, validation]
-            with isolated(module, _data.stateful_parts(loaders)):
-                if key not in self._batches:
-                    train = self._draw(trainer, loaders[0], measured) if batches is None else self._agreed(batches)
-                    self._batches[key] = (train, self._draw_held_out(trainer, validation, measured))
-                train, held = self._batches[key]
+            read = self.data.to_read(trainer, validation, measured, batches)
+            with isolated(module, _data.stateful_parts(read)):
+                train, held = self.data.batches(trainer, validation, measured, batches)
                 objective = Objective.from_lightning(module, train, mode=measured.mode, noise_seed=measured.noise_seed)
                 self._objectives[key] = (objective, self._held_out(objective, held))
         return self._objectives[key]
@@ -141,33 +155,26 @@ class Session:
             return objective, held_out
         return objective.shard(self.processes), held_out and held_out.shard(self.processes)
 
-    def _draw_held_out(self, trainer: Any, validation: Any, measured: Measured) -> list[Any] | None:
-        # Without validation data that can be drawn and that training_step takes, there is no held-out loss in the
-        # training's own terms: the columns stay NaN, and the file says why.
-        if validation is None:
-            return None
-        try:
-            return self._draw(trainer, validation, measured)
-        except Exception as error:
-            self._without_held_out = f"validation data cannot be measured: {error}"
-            return None
-
-    def _held_out(self, objective: Objective, held: list[Any] | None) -> Objective | None:
+    def _held_out(self, objective: Objective, held: DrawnBatches | None) -> Objective | None:
         if held is None:
             return None
         try:
             return objective.restrict(held)
         except Exception as error:
-            self._without_held_out = f"validation data cannot be measured: {error}"
+            self.data.without_held_out = f"validation data cannot be measured: {error}"
             return None
 
     def describe(self, trainer: Any, module: Any, measured: Measured, batches: Any = None) -> dict[str, Any]:
         """Return the provenance of what is measured: model, loss, data, and whether there are held-out examples."""
-        objective, held_out = self.objectives(trainer, module, measured, batches)
-        described = {"measured": objective.describe()}
+        try:
+            objective, held_out = self.objectives(trainer, module, measured, batches)
+        except AwaitedError:
+            return {"measured": {"source": PASSED}}
+        train, held = self.data.sources(measured, batches)
+        described = {"measured": objective.describe() | {"source": train}}
         if held_out is not None:
-            return described | {"held_out": held_out.describe()}
-        return described | {"held_out": self._without_held_out}
+            return described | {"held_out": held_out.describe() | {"source": held}}
+        return described | {"held_out": self.data.without_held_out}
 
     def evaluations(
         self, trainer: Any, module: Any, measured: Measured, batches: Any = None
@@ -181,18 +188,6 @@ class Session:
             train, held = evaluate(*self.shared(trainer, module, measured, batches))
             self._evaluations[key] = (sums, train, held)
         return train, held
-
-    def _draw(self, trainer: Any, loaders: Any, measured: Measured) -> list[Any]:
-        drawn = self._agreed(_data.draw(loaders, measured.examples, measured.batch_size, measured.seed))
-        # As the training loop prepares a batch: precision plugin, the module's transfer hooks, device.
-        converted = [trainer.precision_plugin.convert_input(batch) for batch in drawn]
-        return [trainer.strategy.batch_to_device(batch, dataloader_idx=0) for batch in converted]
-
-    def _agreed(self, batches: list[Any]) -> list[Any]:
-        """Take the first process's batches where a dataset with generators of its own gave others elsewhere."""
-        if self.processes.size > 1 and len(set(self.processes.gather(_batches.fingerprint(batches)))) > 1:
-            return self.processes.first(batches)
-        return batches
 
 
 def evaluate(objective: Objective, held_out: Objective | None) -> tuple[Evaluation, Evaluation]:
@@ -210,6 +205,11 @@ def losses(train: Evaluation, held: Evaluation) -> dict[str, float]:
     }
 
 
+def _has_passed(attributes: Mapping[str, Any]) -> bool:
+    measured = attributes.get("measured")
+    return isinstance(measured, dict) and measured.get("source") == PASSED
+
+
 def _sums(module: torch.nn.Module) -> list[float]:
     """Tell states of a module apart at the cost of reading it once."""
     tensors = [t.detach() for t in (*module.parameters(), *module.buffers())]
@@ -225,7 +225,7 @@ def session_of(trainer: Any, path: Path, run_id: str | None = None, processes: P
     session = sessions.get(path.resolve())
     if session is None or (run_id is not None and session.run_id != run_id):
         session = sessions[path.resolve()] = Session(path, run_id)
-    session.processes = processes
+    session.data.processes = processes
     return session
 
 

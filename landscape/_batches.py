@@ -53,8 +53,8 @@ def n_examples(batch: Any) -> int:
     return readings([batch])[0].counts[0]
 
 
-def cast(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Copy a batch, its tensors moved to `device` and floating-point ones to `dtype`."""
+def cast(batch: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """Copy a batch, its tensors moved to `device` and floating-point ones to `dtype`; None keeps their types."""
 
     def move(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):

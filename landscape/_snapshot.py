@@ -228,8 +228,19 @@ def _slot_names(kind: type) -> list[str]:
 
 
 def _refill(container: Any, add: Callable[[Any], Any], items: Any) -> None:
+    """Put items back into a container that has changed; one that has not may be under iteration right now."""
+    if len(container) == len(items):
+        now, then = (held.items() if isinstance(held, dict) else held for held in (container, items))
+        if all(_same(one, other) for one, other in zip(now, then, strict=True)):
+            return
     container.clear()
     add(items)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other) == 2:
+        return all(a is b for a, b in zip(one, other, strict=True))  # a dict's item
+    return one is other
 
 
 def _void(_: Any) -> None:

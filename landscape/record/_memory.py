@@ -91,6 +91,17 @@ class MemoryRecorder:
         check_root_attributes(values)
         self._source.root |= normalise(values)
 
+    def group_attributes(self, group: str) -> dict[str, Any]:
+        """Return the attributes of a group; none where it was not declared."""
+        schema = self._source.schemas.get(group)
+        return {} if schema is None else dict(schema.attributes)
+
+    def describe_group(self, group: str, values: Mapping[str, Any]) -> None:
+        """Set attributes of a group."""
+        schema = self._declared(group)
+        attributes = {**schema.attributes, **normalise(values)}
+        self._source.schemas[group] = dataclasses.replace(schema, attributes=attributes)
+
     def close(self, timeout: float = 10.0) -> None:
         """Do nothing: no row waits."""
 

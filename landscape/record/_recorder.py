@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import time
 import uuid
@@ -15,7 +16,7 @@ from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.record._agreement import check_agreement
 from landscape.record._append import append_in_copy, append_row
-from landscape.record._attributes import check_root_attributes, read_attributes, write_attributes
+from landscape.record._attributes import check_root_attributes, normalise, read_attributes, write_attributes
 from landscape.record._opening import group_names, reading, unknown_group, unwritable
 from landscape.record._recovery import complete_steps, drop_rows_after, has_rows_after
 from landscape.record._replacement import creating, held_by_writer, remove_leftovers, replacing
@@ -219,6 +220,26 @@ class Recorder:
         check_root_attributes(values)
         with replacing(self.path) as file:
             write_attributes(file, values)
+        self._drain()
+
+    def group_attributes(self, group: str) -> dict[str, Any]:
+        """Return the attributes of a group as they were declared and set; none where it was not declared."""
+        return normalise(self._schemas[group].attributes) if group in self._schemas else {}
+
+    def describe_group(self, group: str, values: Mapping[str, Any]) -> None:
+        """Set attributes of a group, in one step.
+
+        Args:
+            group: Name of a declared group.
+            values: Plain values; containers are stored as JSON.
+
+        Raises:
+            FileError: The group was not declared, or the file cannot be written.
+        """
+        schema = self._declared(group)
+        with replacing(self.path) as file:
+            write_attributes(file[group], values)
+        self._schemas[group] = dataclasses.replace(schema, attributes={**schema.attributes, **values})
         self._drain()
 
     def close(self, timeout: float = 10.0) -> None:

@@ -141,10 +141,17 @@ def test_a_step_that_skips_its_batch(tmp_path):
 
 
 def test_a_dataset_without_length(tmp_path):
-    check(tmp_path, Plain, everything(), "give measurement batches to the callback as batches=[...]", stream)
+    trainer, _, messages = fit_warned(tmp_path, Plain, everything(), stream)
+    assert messages == []
+    run = run_of(trainer)
+    assert all(set(run.dataset(group)["status"].values) == {"ok"} for group in run.groups)
 
 
-def test_a_dataset_without_length_and_its_way_out(tmp_path):
+def test_all_examples_of_a_dataset_without_length(tmp_path):
+    check(tmp_path, Plain, everything(examples=None), "has no length; give a number of examples", stream)
+
+
+def test_a_dataset_without_length_and_batches_of_ones_own(tmp_path):
     blobs = Blobs()
     batches = [(blobs.x[:20], blobs.y[:20]), (blobs.x[20:24], blobs.y[20:24])]
     trainer, _, messages = fit_warned(tmp_path, Plain, everything(batches=batches), stream)

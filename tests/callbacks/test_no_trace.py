@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from landscape_test_trainings import (
     BUSY,
     NAMESPACES,
+    Blobs,
     Coarser,
     assert_identical,
     everything,
@@ -22,6 +24,7 @@ from landscape_test_trainings import (
     seed_all,
     warned,
 )
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from landscape import open_run
 from landscape.callbacks import (
@@ -82,6 +85,48 @@ def test_augmentation_from_the_datasets_own_generator_in_the_middle_of_an_epoch(
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_persistent_workers_in_the_middle_of_an_epoch(tmp_path, noise):
     check(tmp_path, everything(every_n_steps=2), noise=noise, workers=1)
+
+
+class Pairs:
+    """Batches of neighbours, drawn anew in each epoch from three generators."""
+
+    def __init__(self):
+        self.generator = np.random.default_rng(3)
+        self.order = list(range(0, 48, 2))
+
+    def __iter__(self):
+        self.generator.shuffle(self.order)
+        random.shuffle(self.order)
+        for index in torch.randperm(24).tolist():
+            yield [self.order[index], self.order[index] + 1]
+
+    def __len__(self):
+        return 24
+
+
+def own_batches(**options):
+    generator = torch.Generator().manual_seed(7)
+    return DataLoader(Blobs(noise=0.2), batch_sampler=Pairs(), generator=generator, **options)
+
+
+def weighted(**options):
+    sampler = WeightedRandomSampler(torch.arange(48) % 4, 48, generator=torch.Generator().manual_seed(5))
+    return loader(shuffle=False, sampler=sampler, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", [own_batches, weighted])
+def test_samplers_with_a_state_in_the_middle_of_an_epoch(tmp_path, make, workers):
+    found = []
+    for folder, callbacks in (("without", []), ("with", everything(every_n_steps=5))):
+        data = make(num_workers=workers, persistent_workers=workers > 0)
+        trainer, left = train(tmp_path / folder, callbacks, data=data)
+        sampler = data.batch_sampler if make is own_batches else data.sampler
+        found.append(left | {"sampler": vars(sampler)})
+    assert_identical(*found)
+    assert failures(trainer) == {}
+    source = open_run(f"{trainer.log_dir}/landscape.h5").dataset("sharpness").attrs["measured"]["source"]
+    assert source == ("batch sampler" if make is own_batches else "dataset")
 
 
 def test_gradient_accumulation(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
-from landscape_test_trainings import Plain, fit, loader, make_trainer, run_of
+from landscape_test_trainings import Plain, assert_identical, fit, loader, make_trainer, run_of
 
 from landscape import FileError, open_run
 from landscape.callbacks import Sharpness
@@ -86,3 +89,37 @@ def test_only_rank_zero_writes(tmp_path):
     session.append("group", {"step": 1})
     session.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_drawn_batches_know_how_to_be_made(tmp_path):
+    class Doubles(Plain):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            x, y = batch
+            return 2 * x, y
+
+    class Looks(Sharpness):
+        def on_training_start(self, session, trainer, module):
+            self.data = session.data
+            train, _ = session.data.batches(trainer, None, self.measured)
+            self.items = train.items
+            self.made = train.collate(train.samples[0])
+            self.drawn = list(train)
+
+    callback = Looks(draws=2, steps=1, examples=20, on_error="raise")
+    trainer = fit(tmp_path, callback, module=Doubles())
+    assert callback.items == [16, 4]
+    assert_identical(callback.made, callback.drawn[0])
+    held, _ = next(iter(callback.data._held.values()))
+    assert held.collate is None  # nothing leads to the module or the Trainer any more
+    assert run_of(trainer).dataset("sharpness").attrs["measured"]["n_examples"] == 20
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(trainer.lightning_module, loader())
+    assert_identical(callback.made, callback.drawn[0])
+
+
+def test_a_trainer_is_forgotten_with_its_session(tmp_path):
+    trainer = fit(tmp_path, Sharpness(draws=2, steps=1, examples=20, on_error="raise"))
+    reference = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert reference() is None

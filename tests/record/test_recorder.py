@@ -187,6 +187,21 @@ def test_root_attributes(recorder, read):
         recorder.attributes({"run_id": "x"})
 
 
+def test_attributes_of_a_group(recorder, scalars, read, go_on):
+    recorder.declare(scalars)
+    declared = {"rho_sam": 0.05, "tolerances": [0.003, 0.01], "adaptive": True, "other": None}
+    assert recorder.group_attributes("sharpness") == declared
+    assert recorder.group_attributes("unknown") == {}
+    recorder.describe_group("sharpness", {"measured": {"n": 3}, "rho_sam": 0.1})
+    wanted = declared | {"measured": {"n": 3}, "rho_sam": 0.1}
+    assert recorder.group_attributes("sharpness") == wanted
+    found = read(recorder).dataset("sharpness").attrs
+    assert found | wanted == found
+    assert go_on(recorder, "abc", 0).group_attributes("sharpness") == wanted
+    with pytest.raises(FileError, match="nowhere"):
+        recorder.describe_group("nowhere", {})
+
+
 def test_static_arrays(recorder, scalars, read):
     recorder.declare(scalars)
     recorder.write_static("sharpness", "constants", np.arange(4.0), ("constant",), "m", "frozen tensors")
