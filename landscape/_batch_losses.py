@@ -49,7 +49,7 @@ class BatchLosses:
         self._point_buffers: dict[str, torch.Tensor] = {}
         self._shared_buffers: dict[str, torch.Tensor] = {}
         self.processes = _distributed.ALONE
-        self._tensors = MeasuredTensors(module, dtype)
+        self._tensors = MeasuredTensors(module, dtype, step.objects)
         self.layout = self._tensors.layout
         self.device = self._tensors.device
         self.dtype = self._tensors.dtype
