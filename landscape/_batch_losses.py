@@ -77,6 +77,13 @@ class BatchLosses:
         """Number P of trainable parameters; tied ones count once."""
         return self.layout.total
 
+    def current(self) -> bool:
+        """Return whether the parameters that this objective was made for still train, and no others.
+
+        Where they do, places that hold the module's tensors are looked for again. Where not, make a new objective.
+        """
+        return self._tensors.current()
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the measured data, all of them also where processes share them."""
