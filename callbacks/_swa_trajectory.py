@@ -43,11 +43,11 @@ class SWATrajectory(LandscapeCallback):
     `open_run(path).state_dict(step, average="swa")` gives the averaged module back, and any other window can be
     averaged from the snapshots.
 
-    Which parameters train is looked up at every event. Where that changes (layers are unfrozen or frozen, pruning renames
-    tensors), the rows hold what trains then, and the mean begins anew. Frozen parameters are stored once, and again only
-    where they have changed. Weights are stored too where their loss cannot be measured: the row is then a failed one
-    that says why, and `run.state_dict(step)` reads its weights. Principal components are those of the parameters that
-    train at the beginning, and end where others train.
+    Which parameters train is looked up at every event. Where that changes (layers are unfrozen or frozen, pruning
+    renames tensors), the rows hold what trains then, and the mean begins anew. Frozen parameters are stored once, and
+    again only where they have changed. Weights are stored too where their loss cannot be measured: the row is then a
+    failed one that says why, and `run.state_dict(step)` reads its weights. Principal components are those of the
+    parameters that train at the beginning, and end where others train.
 
     Stored: P numbers a kept event. In memory: the mean, twice P float64 numbers while an event is taken; with
     `components`, as many vectors more.

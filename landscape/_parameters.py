@@ -143,8 +143,8 @@ class MeasuredTensors:
             tensors = [present[name] for name in self.layout.names]
         except KeyError as error:
             raise MeasurementError(
-                f"{type(self._module).__name__} no longer holds a parameter named {error.args[0]!r}, which trained when "
-                "the objective was made; make a new objective of the changed module"
+                f"{type(self._module).__name__} no longer holds a parameter named {error.args[0]!r}, which trained "
+                "when the objective was made; make a new objective of the changed module"
             ) from None
         for name, tensor, shape in zip(self.layout.names, tensors, self.layout.shapes, strict=True):
             if tensor.shape != shape:

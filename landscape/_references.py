@@ -1,9 +1,9 @@
 """Find references to a module's tensors outside its tables: attributes, containers, closures, arguments.
 
 A module that keeps `self.decay = [self.net.weight]`, or whose step closes over a parameter, uses that tensor without
-looking it up in the table of parameters. The walk follows attributes, lists, dicts, tuples, sets, closures, defaults and
-bound arguments, as `_snapshot` does, and the global names that user functions read. It cannot see views of a tensor,
-iterators, and what C extensions hold.
+looking it up in the table of parameters. The walk follows attributes, lists, dicts, tuples, sets, closures, defaults
+and bound arguments, as `_snapshot` does, and the global names that user functions read. It cannot see views of a
+tensor, iterators, and what C extensions hold.
 """
 
 from __future__ import annotations

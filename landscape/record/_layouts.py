@@ -160,7 +160,7 @@ class States:
             "buffer": chosen,
             "moving": self._moving(layout, contents),
         }
-        named = {}
+        named: dict[str, np.ndarray] = {}
         for kind, vector in vectors.items():
             named |= layout.parts[kind].named(vector)
         return named | self._constants(layout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -111,9 +110,9 @@ class Trajectory:
             yield block[0].astype(dtype or block.dtype)
             at += 1
             together = max(0, _BLOCK_BYTES // max(1, block.nbytes))
-            chosen = [
-                place for _, place in itertools.takewhile(lambda each: each[0] == group, places[at : at + together])
-            ]
+            near = places[at : at + together]
+            end = next((number for number, (name, _) in enumerate(near) if name != group), len(near))
+            chosen = [place for _, place in near[:end]]
             if len(chosen) and chosen[-1] - chosen[0] < together:
                 read = self._read(group, chosen[0], chosen[-1] + 1)
                 for place in chosen:
@@ -157,6 +156,12 @@ class Trajectory:
         chosen = np.asarray(indices, dtype=np.int64)
         scalars = {name: values[chosen] for name, values in self.scalars.items()}
         return Trajectory(self.steps[chosen], scalars, False, self._states, self._rows[chosen])
+
+    def training(self, layout: ParameterLayout) -> Trajectory | None:
+        """Return the rows in which the parameters of a layout trained, and no others; None where there is none."""
+        wanted = layout.plain()
+        chosen = [i for i, row in enumerate(self._rows) if self._states.layout(int(row)).parameters.plain() == wanted]
+        return self.select(chosen) if chosen else None
 
     @property
     def dtype(self) -> np.dtype:
