@@ -19,6 +19,7 @@ from landscape.callbacks import (
     Compressibility,
     HessianSpectrum,
     LearningCoefficient,
+    LossSurface,
     ModeConnectivity,
     Sharpness,
     SWATrajectory,
@@ -297,6 +298,22 @@ def test_paths_join_equal_sets_of_parameters_alone(tmp_path, since):
         module = trainer.lightning_module
         expected = torch.cat([(module.kept[9][n] - module.kept[6][n]).reshape(-1).double() for n in module.trained[9]])
         assert data["distance"].values[0] == pytest.approx(float(expected.norm()), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("directions", ["random", "trajectory"])
+def test_surfaces_show_the_weights_of_the_same_parameters(tmp_path, directions):
+    surface = LossSurface(directions=directions, dimensions=1, points=3, examples=None)
+    callbacks = [SWATrajectory(evaluate=False), surface]
+    trainer, _, messages = train(tmp_path, Unfreeze, callbacks, max_epochs=4)
+    module, row = trainer.lightning_module, run_of(trainer).dataset("loss_surface").isel(step=0)
+    assert messages == []
+    assert str(row["reason"].values).startswith("center, directions left out")
+    assert row["trajectory_step"].values[:4].tolist() == [6, 9, 12, -1]
+    for visit, step in enumerate((6, 9, 12)):
+        assert row["trajectory_loss"].values[visit] == pytest.approx(
+            dense(module.kept[step], module.trained[step])[0], rel=1e-5
+        )
 
 
 @pytest.mark.slow
