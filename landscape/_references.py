@@ -22,6 +22,7 @@ from landscape._snapshot import _ATOMS, _LONGEST_WALK, _MACHINE_NAMES, _TABLES, 
 
 _FIXED = (tuple, set, frozenset)
 _CONTAINERS = (dict, list, collections.deque, *_FIXED)
+_PLAIN = frozenset({*_CONTAINERS, collections.OrderedDict})
 # Functions of these packages never name a user's parameter, so their closures and globals are not searched.
 _LIBRARIES = frozenset({"torch", "lightning", "pytorch_lightning", "torchmetrics", "numpy", "builtins", "functools"})
 
@@ -114,10 +115,7 @@ class _Walk:
                 self._follow(value, entry)
 
     def _ends(self, value: Any) -> bool:
-        if isinstance(value, (torch.Tensor, *_ATOMS)) or id(value) in self._seen:
-            return True
-        # Objects of this toolkit remember places themselves, and must go on naming the module's own tensors.
-        return _package(type(value).__module__) == "landscape" or _runs_on_its_own(value)
+        return _is_leaf(type(value)) or id(value) in self._seen or _runs_on_its_own(value)
 
     def _follow(self, value: Any, entry: Entry | None) -> None:
         if isinstance(value, types.FunctionType):
@@ -131,7 +129,7 @@ class _Walk:
         elif isinstance(value, _FIXED):
             self._stack += [(item, entry) for item in value] if len(value) <= _LONGEST_WALK else []
         else:
-            if isinstance(value, _CONTAINERS) and len(value) <= _LONGEST_WALK:
+            if isinstance(value, _CONTAINERS) and 0 < len(value) <= _LONGEST_WALK:
                 self._entries(value, list(value) if isinstance(value, dict) else range(len(value)), entry)
             self._object(value, entry)
 
@@ -140,7 +138,8 @@ class _Walk:
         if isinstance(table, dict):
             outside = _MACHINE_NAMES | _TABLES if id(value) in self._registered else _MACHINE_NAMES
             self._entries(table, [name for name in table if name not in outside], entry)
-        self._entries(_Attributes(value), [n for kind in type(value).__mro__ for n in _slot_names(kind)], entry)
+        if slots := _slots(type(value)):
+            self._entries(_Attributes(value), slots, entry)
         if isinstance(value, nn.Module):
             self._class(type(value), entry)
 
@@ -177,19 +176,23 @@ class _Walk:
                 value = table[key]
             except (LookupError, AttributeError, ValueError):
                 continue
-            entry = Entry(table, key, value, parent)
             if id(value) in self._targets:
-                self.tensors.append(entry)
-            elif isinstance(value, _FIXED) and self._holds(value):
-                self.fixed.append(entry)
+                self.tensors.append(Entry(table, key, value, parent))
+                continue
+            if _is_leaf(type(value)) or (type(value) in _PLAIN and not value):
+                continue
+            entry = Entry(table, key, value, parent)
             self._stack.append((value, entry))
+            if isinstance(value, _FIXED) and self._holds(value):
+                self.fixed.append(entry)
 
     def _holds(self, value: Any) -> bool:
         """Whether a tuple or set holds a wanted tensor, and can be made anew with another one."""
         if len(value) > _LONGEST_WALK:
             return False
         try:
-            return replaced(value, {own: torch.empty(0) for own in self._targets if own in _ids(value)}) is not value
+            held = {own: torch.empty(0) for own in _ids(value) if own in self._targets}
+            return replaced(value, held) is not value
         except (TypeError, ValueError):
             return False
 
@@ -218,6 +221,18 @@ class _Arguments(_Attributes):
     def __setitem__(self, name: str, value: Any) -> None:
         bound = self._owner
         bound.__setstate__((bound.func, value, bound.keywords, bound.__dict__))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_leaf(kind: type) -> bool:
+    """Whether objects of a type lead nowhere."""
+    # Objects of this toolkit remember places themselves, and must go on naming the module's own tensors.
+    return issubclass(kind, (torch.Tensor, *_ATOMS)) or _package(kind.__module__) == "landscape"
+
+
+@functools.lru_cache(maxsize=1024)
+def _slots(kind: type) -> tuple[str, ...]:
+    return tuple(name for base in kind.__mro__ for name in _slot_names(base))
 
 
 def _ids(value: Any) -> set[int]:
