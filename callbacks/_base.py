@@ -18,7 +18,7 @@ from landscape.callbacks._failing import Failures, sentence
 from landscape.callbacks._processes import processes_of
 from landscape.callbacks._provenance import plain
 from landscape.callbacks._resuming import Resumable, find_former, run_path
-from landscape.callbacks._session import Measured, Session, evaluate, losses, session_of
+from landscape.callbacks._session import Measured, Session, evaluate, losses, session_of, trainable_columns
 from landscape.objective import Evaluation, Objective
 from landscape.record import GroupSchema
 
@@ -233,7 +233,7 @@ class LandscapeCallback(Resumable, CallbackBase):
             "epoch": max(0, trainer.current_epoch - after),
             "batch_index": batch_index,
             "learning_rate": self._learning_rate,
-        }
+        } | trainable_columns(module)
         measured: dict[str, Any] = {}
         status: dict[str, Any] = {"status": 0, "reason": ""}
         try:
@@ -247,7 +247,7 @@ class LandscapeCallback(Resumable, CallbackBase):
             self._failures.warn(f"could not measure at step {row['step']}: {sentence(error)}")
         seconds = {"wall_seconds": time.perf_counter() - started}
         with self._failures.passing(f"record step {row['step']}"), session.processes.together():
-            session.append(self._group, row | measured | seconds | status)
+            session.append(self._group, row | status | measured | seconds)
         return measured
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class LandscapeCallback(Resumable, CallbackBase):
         if self.weights == "iterate":
             train, held = session.evaluations(*where)
         else:
-            average = average_for(self, trainer)
+            average = average_for(self, trainer, objective.layout)
             objective = objective.at(*average)
             held_out = held_out and held_out.at(*average)
             train, held = evaluate(objective, held_out)

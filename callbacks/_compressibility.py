@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from landscape._layout import ParameterLayout
-from landscape._parameters import trainable
 from landscape.callbacks._arguments import one_of, positive
+from landscape.callbacks._axes import on_axis, tensor_labels
 from landscape.callbacks._base import LandscapeCallback
 from landscape.compression import bits, noise_radius, quantisation_law
 from landscape.compression._families import FAMILIES
@@ -72,6 +71,7 @@ class Compressibility(LandscapeCallback):
         self.tolerances = tuple(tolerances)
         self.family = family if isinstance(family, str) else list(family)
         self.noise_radius, self.law = noise_radius, law
+        self._tensors: tuple[str, ...] = ()
         # Of other families the knob is no step.
         self._knob = "relative_step" if self.families[0] in GRIDS and isinstance(family, str) else "knob"
 
@@ -118,10 +118,12 @@ class Compressibility(LandscapeCallback):
                 ),
                 Variable("predicted_step_stderr", each, description="its standard error"),
             ]
-        names = ParameterLayout.of(trainable(module)).names
+        self._tensors = tensor_labels(module)
         coordinates = [
             Coordinate("tolerance", self.tolerances, "nat", "allowed rise of the training loss"),
-            Coordinate("tensor", names, description="qualified name of the tensor"),
+            Coordinate(
+                "tensor", self._tensors, description="qualified name of the tensor; NaN where it does not train"
+            ),
         ]
         if not isinstance(self.family, str):
             coordinates.append(Coordinate("family", self.families, description="family of codes"))
@@ -137,6 +139,7 @@ class Compressibility(LandscapeCallback):
 
         names = ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "tensor_bits")
         row: dict[str, Any] = {name: column(name) for name in names}
+        row["tensor_bits"] = on_axis(row["tensor_bits"], objective.layout.names, self._tensors)
         row |= {self._knob: column("knob"), "reached": column("reached").astype(np.int8)}
         if self.noise_radius:
             per = "filter" if self.noise_radius is True else str(self.noise_radius)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from landscape.callbacks._axes import on_axis
 from landscape.curvature import SymmetricOperator, ggn, layer_curvature, operator_gap
 from landscape.objective import Objective
 from landscape.record import Variable
@@ -27,11 +29,14 @@ GAP_VARIABLES = [
 ]
 
 
-def layer_row(operator: SymmetricOperator, tol: float, trace_tol: float, max_matvecs: int, seed: int) -> dict[str, Any]:
+def layer_row(
+    operator: SymmetricOperator, labels: Sequence[str], tol: float, trace_tol: float, max_matvecs: int, seed: int
+) -> dict[str, Any]:
     """Measure every layer's trace and largest eigenvalue.
 
     Args:
         operator: The Hessian of the whole network.
+        labels: The layers that the group was declared with; those that do not train now get NaN.
         tol: Relative accuracy of the eigenvalues.
         trace_tol: Relative standard error of the traces.
         max_matvecs: Most products for each of the two, of one layer.
@@ -40,16 +45,16 @@ def layer_row(operator: SymmetricOperator, tol: float, trace_tol: float, max_mat
     Returns:
         The layers' part of the row.
     """
-    found = layer_curvature(
-        operator.layers(), "hutch++", tol=trace_tol, eigen_tol=tol, seed=seed, max_matvecs=max_matvecs
-    )
-    return {
+    blocks = operator.layers()
+    found = layer_curvature(blocks, "hutch++", tol=trace_tol, eigen_tol=tol, seed=seed, max_matvecs=max_matvecs)
+    columns = {
         "layer_trace": np.array([layer.trace.value for layer in found]),
         "layer_trace_stderr": np.array([layer.trace.stderr for layer in found]),
         "layer_lambda_max": np.array([layer.lambda_max for layer in found]),
         "layer_residual": np.array([layer.residual for layer in found]),
         "layer_converged": np.array([layer.converged for layer in found], dtype=np.int8),
     }
+    return {name: on_axis(values, list(blocks), labels) for name, values in columns.items()}
 
 
 def gap_row(operator: SymmetricOperator, objective: Objective, probes: int, seed: int) -> tuple[dict[str, Any], int]:

@@ -9,8 +9,8 @@ from typing import Any
 from landscape._batches import n_examples
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
-from landscape._parameters import trainable
 from landscape.callbacks._arguments import at_least, one_of, positive
+from landscape.callbacks._axes import layer_labels
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._budget import TimeBudget
 from landscape.callbacks._hessian_layers import gap_row, layer_row
@@ -18,7 +18,6 @@ from landscape.callbacks._hessian_rows import pyhessian_row, spectrum_row, track
 from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_variables
 from landscape.callbacks._session import Session
 from landscape.curvature import SymmetricOperator, Tracked, hessian
-from landscape.curvature._selection import modules
 from landscape.objective import Objective
 
 _ENGINES = ("lanczos", "pyhessian")
@@ -104,6 +103,8 @@ class HessianSpectrum(LandscapeCallback):
         self.track = track
         self.layers, self.gap = layers, gap
         self._tracked: Tracked | None = None
+        self._tracked_layout: ParameterLayout | None = None
+        self._layer_names: tuple[str, ...] = ()
         self._budget: TimeBudget | None = None
         self._probes = probes
         self._fixed_products: float = 0.0
@@ -137,7 +138,8 @@ class HessianSpectrum(LandscapeCallback):
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
         settings = (self.k, self.k_bottom, self.probes, self._nodes, self.z)
-        coordinates = hessian_coordinates(*settings, self._layer_names(module))
+        self._layer_names = layer_labels(module) if self.layers else ()
+        coordinates = hessian_coordinates(*settings, self._layer_names)
         variables = hessian_variables(self.budget is not None, self.track, self.layers, self.gap)
         return {"variables": variables, "coordinates": coordinates}
 
@@ -149,11 +151,8 @@ class HessianSpectrum(LandscapeCallback):
         """Start the clock of the time budget, and forget what a former training was tracked by."""
         self._tracked = None
         self._budget = None if self.budget is None else TimeBudget(self.budget)
-        traces = 1 + 2 * len(self._layer_names(module))
+        traces = 1 + 2 * len(self._layer_names)
         self._fixed_products = self.max_matvecs + traces * self.trace_max_matvecs + 2 * _GAP_PROBES * self.gap
-
-    def _layer_names(self, module: Any) -> tuple[str, ...]:
-        return tuple(modules(ParameterLayout.of(trainable(module)))) if self.layers else ()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count what the training does in its time, then measure where the cadence says so."""
@@ -209,12 +208,16 @@ class HessianSpectrum(LandscapeCallback):
             return pyhessian_row(objective, self.k, self.tol, self.seed)
         operator = hessian(objective)
         if self.track:
-            row, self._tracked = tracked_row(objective, operator, self._tracked, self.k, self.seed)
+            # Vectors of other parameters are no start, and no subspace to turn from.
+            previous = self._tracked if objective.layout == self._tracked_layout else None
+            row, self._tracked = tracked_row(objective, operator, previous, self.k, self.seed)
+            self._tracked_layout = objective.layout
         else:
             row = self._spectrum_row(objective, operator)
         others = 0
         if self.layers:
-            row |= layer_row(operator, self.tol, self.trace_tol, self.trace_max_matvecs, self.seed)
+            settings = (self.tol, self.trace_tol, self.trace_max_matvecs, self.seed)
+            row |= layer_row(operator, self._layer_names, *settings)
         if self.gap:
             distances, others = gap_row(operator, objective, _GAP_PROBES, self.seed)
             row |= distances

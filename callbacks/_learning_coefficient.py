@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from landscape._layout import ParameterLayout
-from landscape._parameters import trainable
 from landscape.callbacks._arguments import at_least, one_of, positive
+from landscape.callbacks._axes import layer_labels, on_axis
 from landscape.callbacks._base import LandscapeCallback
 from landscape.curvature._selection import modules
 from landscape.objective import Objective
@@ -85,6 +84,7 @@ class LearningCoefficient(LandscapeCallback):
             positive(step_size=step_size)
         self.chains, self.draws, self.gamma = chains, draws, gamma
         self.method, self.step_size, self.n, self.layers = method, step_size, n, layers
+        self._layer_names: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -97,8 +97,9 @@ class LearningCoefficient(LandscapeCallback):
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
-        step, layers = "step of the chains", tuple(modules(ParameterLayout.of(trainable(module))))
-        named = Coordinate("layer", layers, description="module that holds the parameters; empty for the outermost")
+        step, self._layer_names = "step of the chains", layer_labels(module)
+        about = "module that holds the parameters; empty for the outermost"
+        named = Coordinate("layer", self._layer_names, description=about)
         return {
             "variables": [
                 *(Variable(name, description=text) for name, text in _SCALARS.items()),
@@ -144,14 +145,15 @@ class LearningCoefficient(LandscapeCallback):
 
     def _layers(self, objective: Objective) -> dict[str, Any]:
         names = objective.layout.names
-        held = modules(objective.layout).values()
-        found = [self._coefficient(objective, [names[index] for index in indices]) for indices in held]
-        return {
+        held = modules(objective.layout)
+        found = [self._coefficient(objective, [names[index] for index in indices]) for indices in held.values()]
+        columns = {
             "layer_learning_coefficient": np.array([one.value for one in found]),
             "layer_learning_coefficient_stderr": np.array([one.stderr for one in found]),
             "layer_rhat": np.array([one.rhat for one in found]),
             "layer_flag": np.stack([_flags(one) for one in found]),
         }
+        return {name: on_axis(values, list(held), self._layer_names, axis=0) for name, values in columns.items()}
 
 
 def _flags(found: LocalLearningCoefficient) -> np.ndarray:

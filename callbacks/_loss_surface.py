@@ -12,7 +12,9 @@ import torch
 
 from landscape._distributed import ALONE, Processes
 from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
 from landscape.callbacks._arguments import at_least, one_of
+from landscape.callbacks._axes import flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._weights_file import load_weights
 from landscape.objective import Objective
@@ -98,6 +100,7 @@ class LossSurface(LandscapeCallback):
         self.directions, self.dimensions, self.points, self.span = directions, dimensions, points, span
         self.normalization, self.through, self.batchnorm = normalization, tuple(map(str, through)), batchnorm
         self.held_out, self.trajectory, self.progress = held_out, trajectory, progress
+        self._layout: ParameterLayout | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -135,7 +138,7 @@ class LossSurface(LandscapeCallback):
                 "trajectory_loss", visit, description="loss at the weights themselves, measured training examples"
             ),
         ]
-        size = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        self._layout = flat_layout(self, trainer, module)
         corners = []
         if self.directions == "plane":
             about = "where the weights lie that the plane was laid through, the measured ones first"
@@ -145,7 +148,7 @@ class LossSurface(LandscapeCallback):
             *corners,
             *(Coordinate(dim, self.points, description="index on the axis") for dim in grid),
             Coordinate("axis", self.dimensions, description="direction"),
-            Coordinate("parameter", size, description="index in the flat vector"),
+            Coordinate("parameter", self._layout.total, description="index in the flat vector"),
             Coordinate("visit", self.trajectory, description="recorded weights, in the order of the training"),
         ]
         return {"variables": variables, "coordinates": axes}
@@ -170,7 +173,9 @@ class LossSurface(LandscapeCallback):
             for left in () if path is None else path.parent.glob(f"{glob.escape(path.name.split('@')[0])}@*.points"):
                 left.unlink(missing_ok=True)  # with those that a training which went another way left
             row |= _grid(found, data)
-        return row | self._visits(objective, center, directions, run, processes)
+        row |= self._visits(objective, center, directions, run, processes)
+        declared = self._layout or objective.layout.plain()
+        return without_vectors(row, ("center", "directions"), objective.layout, declared)
 
     def _directions(self, objective: Objective, run: Run | None, processes: Processes) -> Directions:
         if self.directions == "random":
@@ -185,12 +190,13 @@ class LossSurface(LandscapeCallback):
         center = objective.vector().cpu()
         if self.directions == "plane":
             return plane_directions(center, *(load_weights(path, objective.layout).to(center) for path in self.through))
-        if run is None:
+        window = None if run is None else run.trajectory().training(objective.layout)
+        if run is None or window is None:
             raise MeasurementError(
-                "the run holds no recorded weights, so it has no principal components; put a SWATrajectory before "
-                "LossSurface, or take directions='random'"
+                "the run holds no recorded weights of the parameters that train now, so it has no principal "
+                "components; put a SWATrajectory before LossSurface, or take directions='random'"
             )
-        return trajectory_directions(run, self.dimensions)
+        return trajectory_directions(run, self.dimensions, start=int(window.steps[0]))
 
     def _visits(
         self,
@@ -202,9 +208,10 @@ class LossSurface(LandscapeCallback):
     ) -> dict[str, Any]:
         chosen = None
         if run is not None and self.trajectory:
-            whole = run.trajectory()
-            indices = np.unique(np.linspace(0, len(whole) - 1, min(self.trajectory, len(whole))).round())
-            chosen = whole.select(indices.astype(int).tolist())
+            whole = run.trajectory().training(objective.layout)
+            count = 0 if whole is None else len(whole)
+            indices = np.unique(np.linspace(0, count - 1, min(self.trajectory, count)).round())
+            chosen = whole and whole.select(indices.astype(int).tolist())
         found = processes.first(None if chosen is None else project_run(chosen, center, directions))
         if found is None:
             return {}

@@ -11,7 +11,9 @@ import torch
 
 from landscape._distributed import ALONE
 from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
 from landscape.callbacks._arguments import positive
+from landscape.callbacks._axes import flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
 from landscape.callbacks._session import Session
@@ -90,7 +92,8 @@ class ModeConnectivity(LandscapeCallback):
         self.curve_steps = curve_steps
         self.curve_learning_rate = curve_learning_rate
         self.progress = progress
-        self._anchor: torch.Tensor | None = None
+        self._anchor: dict[str, torch.Tensor] | None = None
+        self._layout: ParameterLayout | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -128,12 +131,12 @@ class ModeConnectivity(LandscapeCallback):
             Variable("path_length", ("path",), description="arc length of the path, in units of the weights"),
             Variable("path_train_loss", ("path",), description="mean training loss over the path by arc length"),
         ]
-        size = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        self._layout = flat_layout(self, trainer, module)
         coordinates = [
             Coordinate("path", _PATHS, description="straight line, or quadratic Bezier curve with a trained bend"),
             Coordinate("t", np.linspace(0.0, 1.0, self.points), description="position on the path"),
             Coordinate("definition", DEFINITIONS, description="what the largest value is compared with"),
-            Coordinate("parameter", size, description="index in the flat vector"),
+            Coordinate("parameter", self._layout.total, description="index in the flat vector"),
         ]
         return {"variables": variables, "coordinates": coordinates}
 
@@ -145,8 +148,8 @@ class ModeConnectivity(LandscapeCallback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep the weights of epoch `since`, then measure where the cadence says so."""
         if self.other is None and self._anchor is None and trainer.current_epoch + 1 == self.since:
-            parts = [p.detach().reshape(-1).float().cpu() for p in pl_module.parameters() if p.requires_grad]
-            self._anchor = torch.cat(parts)
+            named = [(name, p.detach()) for name, p in pl_module.named_parameters() if p.requires_grad]
+            self._anchor = {name: p.to("cpu", torch.float32, copy=True) for name, p in named}
         if self.fork_at == trainer.current_epoch + 1 and not trainer.fast_dev_run:
             self._keep_fork(trainer)
         super().on_train_epoch_end(trainer, pl_module)
@@ -198,7 +201,8 @@ class ModeConnectivity(LandscapeCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the anchor's weights up again."""
         super().load_state_dict(state_dict)
-        self._anchor = state_dict.get("anchor")
+        anchor = state_dict.get("anchor")
+        self._anchor = {"": anchor} if isinstance(anchor, torch.Tensor) else anchor  # older ones hold a flat vector
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Train the curve and measure both paths."""
@@ -233,7 +237,8 @@ class ModeConnectivity(LandscapeCallback):
             profiles["held_out"] = [profile(curve, held_out, t) for curve in (line, bezier)]
         for data, measured in profiles.items():
             row |= _columns(data, measured)
-        return row
+        declared = self._layout or objective.layout.plain()
+        return without_vectors(row, ("end_a", "control", "end_b"), objective.layout, declared)
 
     def _other_end(self, objective: Objective) -> torch.Tensor:
         if self.other is not None:
@@ -243,7 +248,21 @@ class ModeConnectivity(LandscapeCallback):
                 f"the weights after epoch {self.since} were not seen, so there is nothing to connect to; train for "
                 "more than that, or set since= or other="
             )
-        return self._anchor
+        return _by_name(self._anchor, objective.layout, self.since)
+
+
+def _by_name(anchor: dict[str, torch.Tensor], layout: ParameterLayout, since: int) -> torch.Tensor:
+    """Return the weights of a former epoch in the order of those that train now, shape (P,)."""
+    if set(anchor) == {""} and len(anchor[""]) == layout.total:
+        return anchor[""]
+    now, then = dict(zip(layout.names, layout.shapes, strict=True)), {n: tuple(p.shape) for n, p in anchor.items()}
+    if now != then:
+        other = sorted(set(now.items()) ^ set(then.items()))[0][0]
+        raise MeasurementError(
+            f"other parameters train now than after epoch {since} ({other!r} is one that differs), so no path through "
+            "them joins the two; choose since= after the last change, or give another solution with other="
+        )
+    return torch.cat([anchor[name].reshape(-1) for name in layout.names])
 
 
 def _columns(data: str, profiles: list[PathProfile]) -> dict[str, Any]:

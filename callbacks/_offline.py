@@ -13,7 +13,7 @@ from torch import nn
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._provenance import plain, versions
-from landscape.callbacks._session import evaluate, losses
+from landscape.callbacks._session import evaluate, losses, trainable_columns
 from landscape.objective import Objective
 from landscape.record import GroupSchema, Recorder
 
@@ -64,6 +64,7 @@ def record_saved(
         failures = {}
         for callback in callbacks:
             row: dict[str, Any] = {"step": one.step, "epoch": one.epoch} | losses(train, held)
+            row |= trainable_columns(one.model)
             started = time.perf_counter()
             try:
                 row |= callback.take(objective, held_out, train) | {"status": 0, "reason": ""}
@@ -90,7 +91,7 @@ def _create(
         "hyper_parameters": plain(dict(getattr(first.model, "hparams", {}) or {})),
         "versions": versions(),
     }
-    recorder = Recorder.create(path, described | attributes, objective.layout)
+    recorder = Recorder.create(path, described | attributes, objective.layout.plain())
     data = {"measured": objective.describe(), "held_out": held_out.describe() if held_out else "none were given"}
     for callback in callbacks:
         declared = callback.schema(None, first.model)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from landscape._batches import DrawnBatches
 from landscape._distributed import ALONE, Processes
@@ -71,8 +72,7 @@ class Session:
             raise FileError(
                 f"cannot write the run file {path}: {error.strerror or error}; choose another path="
             ) from None
-        trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self.recorder = Recorder.create(path, provenance(trainer, module), ParameterLayout.of(trainable), self.run_id)
+        self.recorder = Recorder.create(path, provenance(trainer, module), trainable_layout(module), self.run_id)
 
     def claim(self, name: str, owner: object) -> str:
         """Give a callback a group of its own: `name`, or `name_2` where another callback has it."""
@@ -131,9 +131,12 @@ class Session:
     ) -> tuple[Objective, Objective | None]:
         """Return the objectives over training and held-out examples, drawn at the first call and held for the run.
 
-        The second is None where there are no validation data, or none that the training step takes.
+        The second is None where there are no validation data, or none that the training step takes. Where other
+        parameters train than before, the objectives are made anew, over the same batches.
         """
         key = (measured, id(batches))
+        if key in self._objectives and not self._objectives[key][0].current():
+            del self._objectives[key]
         if key not in self._objectives:
             validation = _data.first_loader(_data.validation_loaders(trainer, module))
             read = self.data.to_read(trainer, validation, measured, batches)
@@ -208,6 +211,18 @@ def losses(train: Evaluation, held: Evaluation) -> dict[str, float]:
 def _has_passed(attributes: Mapping[str, Any]) -> bool:
     measured = attributes.get("measured")
     return isinstance(measured, dict) and measured.get("source") == PASSED
+
+
+def trainable_layout(module: torch.nn.Module) -> ParameterLayout:
+    """Return the parameters that train now by their plain names; lazy ones have no shape yet and are left out."""
+    named = module.named_parameters()
+    return ParameterLayout.of([(n, p) for n, p in named if p.requires_grad and not is_lazy(p)]).plain()
+
+
+def trainable_columns(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the columns of a row that say which parameters train: their number, and a fingerprint."""
+    layout = trainable_layout(module)
+    return {"n_parameters": layout.total, "trainable": layout.fingerprint}
 
 
 def _sums(module: torch.nn.Module) -> list[float]:

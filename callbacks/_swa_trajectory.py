@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._layout import ParameterLayout
 from landscape.averaging import OnlinePCA, RunningMean, recompute_batchnorm
 from landscape.averaging._components import GROUP_SUFFIX
 from landscape.callbacks._arguments import at_least, one_of
@@ -21,10 +23,15 @@ from landscape.callbacks._components_rows import (
     components_variables,
     event_row,
 )
-from landscape.callbacks._session import Session
+from landscape.callbacks._failing import sentence
+from landscape.callbacks._resuming import find_former, run_path
+from landscape.callbacks._session import Session, losses
 from landscape.callbacks._state import ModuleState
+from landscape.callbacks._trajectory_layouts import ROUNDED, TrajectoryLayouts, vector_variables
 from landscape.objective import Objective
-from landscape.record import Coordinate, Run, Variable, open_run
+from landscape.record import GroupSchema, Variable, open_run
+from landscape.record._layouts import States
+from landscape.record._weights import kept_rows
 
 
 class SWATrajectory(LandscapeCallback):
@@ -35,6 +42,12 @@ class SWATrajectory(LandscapeCallback):
     recomputed over the measured examples, each example counting once, dropout off. Afterwards
     `open_run(path).state_dict(step, average="swa")` gives the averaged module back, and any other window can be
     averaged from the snapshots.
+
+    Which parameters train is looked up at every event. Where that changes (layers are unfrozen or frozen, pruning
+    renames tensors), the rows hold what trains then, and the mean begins anew. Frozen parameters are stored once, and
+    again only where they have changed. Weights are stored too where their loss cannot be measured: the row is then a
+    failed one that says why, and `run.state_dict(step)` reads its weights. Principal components are those of the
+    parameters that train at the beginning, and end where others train.
 
     Stored: P numbers a kept event. In memory: the mean, twice P float64 numbers while an event is taken; with
     `components`, as many vectors more.
@@ -82,7 +95,7 @@ class SWATrajectory(LandscapeCallback):
                 f"start is {start}; it must be an epoch (an integer from 0 on) or a fraction of the epochs (a float "
                 "from 0.0 to below 1.0)"
             )
-        one_of((None, *_ROUNDED), dtype=dtype)
+        one_of((None, *ROUNDED), dtype=dtype)
         at_least(1, keep=keep)
         at_least(0, components=components)
         self.start = start
@@ -91,14 +104,22 @@ class SWATrajectory(LandscapeCallback):
         self._mean = RunningMean()
         self._pca = OnlinePCA(components) if components else None
         self._resumed: dict[str, Any] = {}
+        self._followed: dict[str, Any] = {}
         self._events = 0
-        self._state: ModuleState | None = None
+        self._layouts: TrajectoryLayouts | None = None
+        self._taken: tuple[ParameterLayout, torch.Tensor] | None = None
+        self._mean_layout: ParameterLayout | None = None
         self._fresh: dict[str, torch.Tensor] = {}
 
     @property
     def average(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
         """The running mean as a flat vector, with the batch-normalisation statistics that belong to it."""
         return (self._mean.value, self._fresh) if self._mean.count else None
+
+    @property
+    def average_layout(self) -> ParameterLayout | None:
+        """Names and shapes of the parameters in the running mean."""
+        return self._mean_layout
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -111,63 +132,72 @@ class SWATrajectory(LandscapeCallback):
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
         state = ModuleState(module)
-        exact = "f8" if state.weight_dtype == torch.float64 else "f4"
-        dtype = {"float16": "f2", "bfloat16": "f4", None: exact}[self.dtype]
-        about = "trainable parameters, flat; see /parameters"
-        storage = self.dtype if self.dtype == "bfloat16" else None
-        variables = [
-            Variable("weights", ("parameter",), dtype, description=about, storage=storage),
-            Variable("buffers", ("buffer",), description="buffers, flat; names and shapes in the attributes"),
-            Variable("kept", (), "i1", description="1: the weights are stored in this row; 0: left out, as keep= says"),
+        variables, axes = vector_variables(state, self.dtype, self.evaluate)
+        variables += [
+            Variable(
+                "kept", (), "i1", description="1: the weights are stored at this step; 0: left out, as keep= says"
+            ),
+            Variable("layout", (), "i8", description="1: vectors stand in this row; n: in the group <this>_layout_n"),
         ]
         if self.evaluate:
             variables += [
-                Variable("swa_buffers", ("buffer",), description="the same with batch-norm statistics of the mean"),
                 Variable("n_averaged", (), "i8", description="snapshots in the mean"),
                 Variable("distance", description="l2 distance of the iterate from the mean"),
             ]
             variables += [Variable(name, description=text) for name, text in _MEAN_SCALARS]
-        axes = [
-            Coordinate("parameter", state.layout.total, description="index in the flat vector"),
-            Coordinate("buffer", state.buffer_layout.total, description="index in the flat buffers"),
-        ]
         if self.components:
             variables += components_variables()
             axes += components_axes(self.components)
-        return {"variables": variables, "attributes": state.attributes(), "coordinates": axes}
+        schema = {"variables": variables, "attributes": state.attributes(), "coordinates": axes}
+        former = self._former_schema(trainer)
+        return schema if former is None else _in_form_of(former, schema)
+
+    def _former_schema(self, trainer: Any) -> GroupSchema | None:
+        """Return the group as the file of a resumed run has it: other parameters may train now."""
+        if trainer is None or not trainer.is_global_zero or not (former := find_former(self, trainer)):
+            return None
+        path = run_path(self, trainer, former)
+        run = open_run(path) if path.exists() else None
+        if run is None or self._group not in run.groups:
+            return None
+        return run._source.read([self._group], lambda _: [], slice(0))[self._group].schema
 
     def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
         """Store what does not change, and take the mean of a resumed run up again from its file."""
-        self._state = ModuleState(module)
-        self._mean, self._fresh, self._events = RunningMean(), {}, 0
+        self._layouts = TrajectoryLayouts(self._group, self.dtype, self.evaluate)
+        self._mean, self._mean_layout, self._fresh, self._events = RunningMean(), None, {}, 0
         resumed, self._resumed = self._resumed, {}
+        state = ModuleState(module)
+        self._layouts.begin(session, state)
+        self._followed = session.processes.first(self._layouts.first)
         if self.components:
             self._pca = OnlinePCA(self.components)
-            session.declare(components_schema(self._group, self.components, self._state.layout.total))
+            size = sum(map(math.prod, self._followed["parameter_shapes"]))
+            session.declare(components_schema(self._group, self.components, size))
             if resumed:
                 self._pca.load_state_dict(resumed)
         if session.recorder is not None:
-            session.recorder.write_static(
-                self._group, "constants", self._state.constants(), ("constant",), description="frozen parameters, flat"
-            )
-            self._take_up(open_run(session.path))
+            self._take_up(state, session)
         # Only the first process reads the file, and all of them measure the mean.
-        self._mean, self._fresh, self._events = session.processes.first((self._mean, self._fresh, self._events))
+        kept = (self._mean, self._mean_layout, self._fresh, self._events)
+        self._mean, self._mean_layout, self._fresh, self._events = session.processes.first(kept)
 
-    def _take_up(self, run: Run) -> None:
-        """Count the events of a resumed run, and take their mean."""
-        assert self._state is not None
-        self._events = int(
-            (run._source.read([self._group], lambda _: ["status"])[self._group].rows["status"] == 0).sum()
-        )
-        if not self._events or not self.evaluate:
+    def _take_up(self, state: ModuleState, session: Session) -> None:
+        """Count the events of a resumed run, and take up the mean of its last parameters."""
+        states = States(open_run(session.path)._source, group=self._group)
+        rows = states.contents.rows
+        self._events = int((rows["kept"] >= 0).sum())
+        kept = kept_rows(states)
+        kept = kept[rows["status"][kept] == 0]
+        if not len(kept) or not self.evaluate:
             return
-        contents = run.dataset(self._group)
-        good = (contents["status"].values == "ok") & (contents["kept"].values == 1)
-        for row in contents["weights"].values[good]:
-            self._mean.update(torch.from_numpy(row))
-        if good.any():
-            self._fresh = self._state.statistics(contents["swa_buffers"].values[good][-1])
+        other = np.flatnonzero(rows["trainable"][kept] != rows["trainable"][kept[-1]])
+        for index in kept[other[-1] + 1 if len(other) else 0 :]:
+            self._mean.update(torch.from_numpy(states.read(int(index), "weights").rows["weights"][0]))
+        last = int(kept[-1])
+        self._mean_layout = states.layout(last).parameters
+        if states.layout(last).parts["buffer"].layout == state.buffer_layout:
+            self._fresh = state.statistics(states.read(last, "swa_buffers").rows["swa_buffers"][0])
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the principal components, once the last event is in."""
@@ -185,57 +215,94 @@ class SWATrajectory(LandscapeCallback):
         return bool(trainer.global_step >= self.start * trainer.max_steps)  # no end by epochs; -1 where there is none
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
-        """Take a snapshot, and measure the mean with it."""
-        state = self._state or ModuleState(objective.module)
-        weights = objective.vector()
-        row, stored = self._snapshot(state, weights)
-        if row["kept"]:
-            running = copy.deepcopy(self._mean)
-            running.update(stored)
-            mean = running.value.to(weights)
-            fresh = recompute_batchnorm(objective, mean)
-            train = objective.evaluate(mean, fresh)
-            held = held_out.evaluate(mean, fresh) if held_out is not None else None
-            row |= {
-                "swa_buffers": state.buffers(fresh),
-                "n_averaged": running.count,
-                "distance": float(torch.linalg.vector_norm(weights.double() - mean.double())),
-                "swa_train_loss": train.loss,
-                "swa_train_error": train.error,
-                "swa_held_out_loss": held.loss if held else np.nan,
-                "swa_held_out_error": held.error if held else np.nan,
-            }
-            self._mean, self._fresh = running, fresh  # only now: weights of a failed row are not averaged
-        return row | self._follow(stored)
+        """Measure the mean, the weights of this event among them."""
+        assert self._taken is not None
+        layout, stored = self._taken
+        # The mean of other parameters ends where these begin to train.
+        running = copy.deepcopy(self._mean) if layout == self._mean_layout else RunningMean()
+        running.update(stored)
+        mean = running.value.to(objective.device, objective.dtype)
+        fresh = recompute_batchnorm(objective, mean)
+        train = objective.evaluate(mean, fresh)
+        held = held_out.evaluate(mean, fresh) if held_out is not None else None
+        row = {
+            "n_averaged": running.count,
+            "distance": float(torch.linalg.vector_norm(objective.vector().double() - mean.double())),
+            "swa_train_loss": train.loss,
+            "swa_train_error": train.error,
+            "swa_held_out_loss": held.loss if held else np.nan,
+            "swa_held_out_error": held.error if held else np.nan,
+        }
+        # Only now: the mean counts weights whose loss could be measured.
+        self._mean, self._mean_layout, self._fresh = running, layout, fresh
+        return row
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
+        assert self._layouts is not None
+        state = self._layouts.state(module)
+        stored = self._snapshot(state)
+        kept = self._events % self.keep == 0
+        measured: dict[str, Any] = {"kept": int(kept)}
+        vectors = {"weights": stored.float().numpy() if self.dtype == "bfloat16" else stored.numpy()}
+        vectors["buffers"] = state.buffers()
         if self.evaluate:
+            try:
+                with session.processes.together():
+                    measured |= self._evaluated(session, trainer, module, row, (state.layout, stored) if kept else None)
+                vectors |= {"swa_buffers": state.buffers(self._fresh)} if kept else {}
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                measured |= {"status": 1, "reason": sentence(error)}
+                self._failures.warn(
+                    f"could not measure the loss at step {row['step']}, and recorded the weights alone: "
+                    f"{sentence(error)}"
+                )
+        if kept:
+            number, own = self._layouts.row(session, state, vectors, row["step"])
+            measured |= {"layout": number} | own
+        return self._follow(state, stored) | measured
+
+    def _evaluated(
+        self,
+        session: Session,
+        trainer: Any,
+        module: Any,
+        row: dict[str, Any],
+        taken: tuple[ParameterLayout, torch.Tensor] | None,
+    ) -> dict[str, Any]:
+        """Measure the loss of the iterate, and the mean with these weights in it where they are kept."""
+        if taken is None:
+            row |= losses(*session.evaluations(trainer, module, self.measured, self.batches))
+            return {}
+        self._taken = taken
+        try:
             return super()._measure(session, trainer, module, row)
-        state = self._state or ModuleState(module)
-        taken, stored = self._snapshot(state, state.vector())
-        return taken | self._follow(stored)
+        finally:
+            self._taken = None
 
     def _provenance(self, session: Session, trainer: Any, module: Any) -> dict[str, Any]:
         return super()._provenance(session, trainer, module) if self.evaluate else {}
 
-    def _snapshot(self, state: ModuleState, weights: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
-        """Return what every row holds, and the weights as they read from the file."""
-        exact = weights.to("cpu", state.weight_dtype)
-        stored = exact.to(_ROUNDED[self.dtype]) if self.dtype else exact
+    def _snapshot(self, state: ModuleState) -> torch.Tensor:
+        """Return the weights as they read from the file."""
+        exact = state.vector().cpu()
+        stored = exact.to(ROUNDED[self.dtype]) if self.dtype else exact
         if not torch.isfinite(stored).all():
             what = f"do not fit into {self.dtype}" if torch.isfinite(exact).all() else "are not finite"
             raise MeasurementError(
                 f"the weights {what}, so they are not recorded; look at the learning rate, or at dtype="
             )
-        if self._events % self.keep:
-            return {"kept": 0}, exact
-        stored = stored.float() if self.dtype == "bfloat16" else stored
-        return {"kept": 1, "weights": stored.numpy(), "buffers": state.buffers()}, stored
+        return exact if self._events % self.keep else stored
 
-    def _follow(self, stored: torch.Tensor) -> dict[str, Any]:
+    def _follow(self, state: ModuleState, stored: torch.Tensor) -> dict[str, Any]:
         """Count the event and take its weights into the components."""
         self._events += 1
-        return {} if self._pca is None else event_row(self._pca.update(stored.to(self._state_dtype(stored))))
+        if self._pca is None:
+            return {}
+        if list(state.layout.names) != self._followed["parameter_names"]:
+            return {"reason": "other parameters train than at the beginning, whose principal components end here"}
+        return event_row(self._pca.update(stored.to(self._state_dtype(stored))))
 
     @staticmethod
     def _state_dtype(stored: torch.Tensor) -> torch.dtype:
@@ -253,10 +320,17 @@ class SWATrajectory(LandscapeCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the module out of pickles and copies."""
-        return super().__getstate__() | {"_state": None}
+        return super().__getstate__() | {"_layouts": None, "_taken": None}
 
 
-_ROUNDED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+def _in_form_of(former: GroupSchema, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with the vectors, sizes and tensors of a group that a file has."""
+    variables = [former.all_variables.get(variable.name, variable) for variable in schema["variables"]]
+    axes = [former.dimensions.get(axis.name, axis) for axis in schema["coordinates"]]
+    attributes = {name: former.attributes.get(name, value) for name, value in schema["attributes"].items()}
+    return {"variables": variables, "attributes": attributes, "coordinates": axes}
+
+
 _MEAN_SCALARS = (
     ("swa_train_loss", "loss of the mean on the measured training examples"),
     ("swa_train_error", "fraction of wrong labels of the mean on them"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from landscape._errors import FileError, MeasurementError
-from landscape._layout import ParameterLayout
+from landscape._layout import ParameterLayout, plain_name
 from landscape.record import open_run
 
 _RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
@@ -31,17 +34,61 @@ def load_weights(path: str | Path, layout: ParameterLayout) -> torch.Tensor:
     """
     path = Path(path)
     tensors = open_run(path).state_dict() if path.suffix in _RUN_SUFFIXES else load_checkpoint(path)[0]
+    named = tensors_of(tensors, layout.names, path)
+    if missing := [name for name in layout.names if name not in named]:
+        raise MeasurementError(
+            f"{path} holds no tensor {missing[0]!r}: it is of another architecture than this training"
+        )
     for name, shape in zip(layout.names, layout.shapes, strict=True):
-        if name not in tensors:
-            raise MeasurementError(f"{path} holds no tensor {name!r}: it is of another architecture than this training")
-        if tuple(tensors[name].shape) != shape:
+        if tuple(named[name].shape) != shape:
             raise MeasurementError(
-                f"{path} holds {name!r} with shape {tuple(tensors[name].shape)}, this training has {shape}: the two "
+                f"{path} holds {name!r} with shape {tuple(named[name].shape)}, this training has {shape}: the two "
                 "are of different architectures"
             )
-    parts = [tensors[name].detach().cpu().reshape(-1) for name in layout.names]
+    parts = [named[name].detach().cpu().reshape(-1) for name in layout.names]
     dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else torch.float32
     return torch.cat([part.to(dtype) for part in parts])
+
+
+def tensors_of(tensors: Mapping[str, Any], names: Iterable[str], path: Path) -> dict[str, Any]:
+    """Return saved tensors under the names that a module gives them.
+
+    What wrappers add to names is not compared: `torch.compile` puts `_orig_mod.` before the names of what it wraps, and
+    DistributedDataParallel `module.`. A plain module out of a LightningModule's checkpoint stands there under the name
+    of its attribute.
+
+    Args:
+        tensors: The saved tensors by name.
+        names: Names of the module's parameters.
+        path: The file, for the sentence.
+
+    Returns:
+        The saved tensors by the module's plain names (`plain_name`), and under the given names where they differ.
+        Tensors outside of the module keep their own.
+
+    Raises:
+        FileError: Several parts of the file fit the module, so which one is meant is not known.
+    """
+    names = list(names)
+    wanted = [plain_name(name) for name in names]
+    saved = {plain_name(name): tensor for name, tensor in tensors.items()}
+    prefix = _prefix(saved, wanted, path)
+    found = {name.removeprefix(prefix): tensor for name, tensor in saved.items() if name.startswith(prefix)}
+    return found | {name: found[plain] for name, plain in zip(names, wanted, strict=True) if plain in found}
+
+
+def _prefix(saved: Mapping[str, Any], wanted: list[str], path: Path) -> str:
+    """Return what stands before the names of the wanted parameters in a file; nothing where they are not all there."""
+    first = wanted[0] if wanted else ""
+    before = sorted({name[: len(name) - len(first)] for name in saved if name.endswith(f".{first}")})
+    fitting = [each for each in ("", *before) if all(each + name in saved for name in wanted)]
+    if len(fitting) > 1 and fitting[0]:
+        parts = ", ".join(each.removesuffix(".") for each in fitting)
+        raise FileError(
+            f"{path} holds several parts that fit the model ({parts}), and nothing says which one is meant; give the "
+            "whole model, or save the state dict of the part"
+        )
+    return fitting[0] if fitting else ""
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,5 +131,13 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))
+        if kind is None:
+            raise FileError(f"{path} cannot be read as a checkpoint: {error}") from None
+        raise FileError(
+            f"{path} cannot be read as a checkpoint: it holds a pickled object ({kind[1]}), whose code would run. Save "
+            "model.state_dict() instead of the model; or allow the class with torch.serialization.add_safe_globals"
+        ) from None
     except Exception as error:
         raise FileError(f"{path} cannot be read as a checkpoint: {error}") from None

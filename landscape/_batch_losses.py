@@ -62,7 +62,7 @@ class BatchLosses:
         self._point_buffers: dict[str, torch.Tensor] = {}
         self._shared_buffers: dict[str, torch.Tensor] = {}
         self.processes = _distributed.ALONE
-        self._tensors = MeasuredTensors(module, dtype)
+        self._tensors = MeasuredTensors(module, dtype, step.objects)
         self.layout = self._tensors.layout
         self.device = self._tensors.device
         self.dtype = self._tensors.dtype
@@ -102,6 +102,13 @@ class BatchLosses:
     def n_parameters(self) -> int:
         """Number P of trainable parameters; tied ones count once."""
         return self.layout.total
+
+    def current(self) -> bool:
+        """Return whether the parameters that this objective was made for still train, and no others.
+
+        Where they do, places that hold the module's tensors are looked for again. Where not, make a new objective.
+        """
+        return self._tensors.current()
 
     @functools.cached_property
     def fingerprint(self) -> str:

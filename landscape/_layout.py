@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -60,6 +61,16 @@ class ParameterLayout:
         """Cut a flat vector into a dict of tensors by name."""
         return dict(zip(self.names, self.unflatten(vector), strict=True))
 
+    def plain(self) -> ParameterLayout:
+        """Return the layout with the names of the uncompiled module; see `plain_name`."""
+        return ParameterLayout(tuple(map(plain_name, self.names)), self.shapes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of plain names and shapes: equal for equal sets of parameters."""
+        text = repr([(plain_name(name), shape) for name, shape in zip(self.names, self.shapes, strict=True)])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
     @classmethod
     def of(cls, named_tensors: Sequence[tuple[str, Any]]) -> ParameterLayout:
         """Take names and shapes from (name, tensor) pairs."""
@@ -67,3 +78,21 @@ class ParameterLayout:
             tuple(name for name, _ in named_tensors),
             tuple(tuple(int(size) for size in tensor.shape) for _, tensor in named_tensors),
         )
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a tensor as the uncompiled module has it.
+
+    `torch.compile` wraps a module and puts `_orig_mod.` into the names of its tensors.
+
+    Args:
+        name: Qualified name, as `module.named_parameters()` or a state dict gives it.
+
+    Returns:
+        The name without that part.
+
+    Example:
+        >>> plain_name("net._orig_mod.0.weight")
+        'net.0.weight'
+    """
+    return name.replace("_orig_mod.", "")

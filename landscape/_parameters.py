@@ -1,9 +1,10 @@
-"""Which tensors of a module span its landscape, in which type they are measured, and what stands for them."""
+"""Choose the tensors that span a module's landscape, the type they are measured in, and what is put in their places."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,22 +52,47 @@ def measuring_dtype(parameters: Sequence[torch.Tensor]) -> torch.dtype:
 class MeasuredTensors:
     """A module's tensors in the type that they are measured in: trainable ones as a vector, the others by name.
 
+    Which parameters train is decided here, at construction; `current` says whether that still holds. Their values are
+    those that the module holds at each call.
+
+    Args:
+        module: The module.
+        dtype: The measuring type; by default that of `measuring_dtype`.
+        others: Further objects that the loss uses, searched for references to the module's tensors.
+
     Attributes:
         layout: Names and shapes of the trainable parameters.
         device: Where the first of them is.
         dtype: The measuring type.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype | None):
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None, others: Iterable[Any] = ()):
         named = trainable(module)
         self._module = module
-        self._places = Places(module)
-        self._parameters = [parameter for _, parameter in named]
+        self._places = Places(module, others)
+        self._trainable = [(name, parameter, parameter.dtype) for name, parameter in named]
         span = {name for name, _ in named}
-        self._frozen = [(name, parameter) for name, parameter in module.named_parameters() if name not in span]
+        self._frozen = [name for name, _ in module.named_parameters() if name not in span]
         self.layout = ParameterLayout.of(named)
-        self.device = self._parameters[0].device
-        self.dtype = dtype or measuring_dtype(self._parameters)
+        self.device = named[0][1].device
+        self.dtype = dtype or measuring_dtype([parameter for _, parameter in named])
+
+    def current(self) -> bool:
+        """Return whether the same parameters still train, and look again for places that hold the module's tensors.
+
+        Names, shapes, element types and the tensors themselves are compared. A frozen parameter that began to train,
+        a trained one that was frozen, and one that was renamed or replaced all count as a change.
+        """
+        now = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
+        if len(now) != len(self._trainable) or any(
+            name != before or parameter is not own or parameter.dtype != dtype
+            for (name, parameter), (before, own, dtype) in zip(now, self._trainable, strict=True)
+        ):
+            return False
+        if ParameterLayout.of(now) != self.layout or now[0][1].device != self.device:
+            return False
+        self._places.search()
+        return True
 
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector (a copy), shape (P,)."""
@@ -74,12 +100,12 @@ class MeasuredTensors:
 
     def vector(self) -> torch.Tensor:
         """Return a copy of the present trainable parameters, shape (P,)."""
-        return self.flatten(self._parameters)
+        return self.flatten(self._own())
 
     def parameters(self, vector: torch.Tensor | None, grad: bool = False) -> list[torch.Tensor]:
         """Return what stands for the trainable parameters: parts of a vector, or their present values for None."""
         if vector is None:
-            tensors = [parameter.detach().to(self.dtype) for parameter in self._parameters]
+            tensors = [parameter.detach().to(self.dtype) for parameter in self._own()]
         else:
             tensors = self.layout.unflatten(torch.as_tensor(vector).detach().to(self.device, self.dtype))
         return [tensor.detach().requires_grad_() for tensor in tensors] if grad else tensors
@@ -100,14 +126,33 @@ class MeasuredTensors:
             ValueError: A buffer is given that the module does not have.
         """
         tensors = dict(zip(self.layout.names, parameters, strict=True))
-        for name, parameter in self._frozen:
-            tensors[name] = self._cast(parameter.detach())
+        if self._frozen:
+            present = self._places.tensors()
+            tensors |= {name: self._cast(present[name].detach()) for name in self._frozen if name in present}
         buffers = self._places.buffers()
         if given and (unknown := sorted(set(given) - set(buffers))):
             raise ValueError(f"{type(self._module).__name__} has no buffers named {', '.join(unknown)}")
         for name, buffer in buffers.items():
             tensors[name] = self._cast(given.get(name, buffer)).clone()
         return self._places.filled(tensors)
+
+    def _own(self) -> list[torch.Tensor]:
+        """Return the trainable parameters that the module holds now."""
+        present = self._places.tensors()
+        try:
+            tensors = [present[name] for name in self.layout.names]
+        except KeyError as error:
+            raise MeasurementError(
+                f"{type(self._module).__name__} no longer holds a parameter named {error.args[0]!r}, which trained "
+                "when the objective was made; make a new objective of the changed module"
+            ) from None
+        for name, tensor, shape in zip(self.layout.names, tensors, self.layout.shapes, strict=True):
+            if tensor.shape != shape:
+                raise MeasurementError(
+                    f"the parameter {name!r} has shape {tuple(tensor.shape)} and had {shape} when the objective was "
+                    "made; make a new objective of the changed module"
+                )
+        return tensors
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.to(self.device)

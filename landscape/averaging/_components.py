@@ -179,7 +179,7 @@ def recorded_components(run: RunLike, group: str = "swa_trajectory") -> Trajecto
     contents = file._source.read([group], lambda schema: [n for n in schema.all_variables if n in _READ])[group]
     if "components_turn" not in contents.rows:
         raise FileError(f"{file.path} was recorded without components; use SWATrajectory(components=8), say.")
-    good = (contents.rows["status"] == 0) & np.isfinite(contents.rows["components_residual"])
+    good = np.isfinite(contents.rows["components_residual"])
     rows = {name: values[good] for name, values in contents.rows.items()}
     coordinates = np.empty_like(rows["components_coordinates"])
     turn, shift = np.eye(coordinates.shape[1]), np.zeros(coordinates.shape[1])
@@ -196,7 +196,6 @@ def recorded_components(run: RunLike, group: str = "swa_trajectory") -> Trajecto
 
 
 _READ = (
-    "status",
     "train_loss",
     "components_coordinates",
     "components_turn",

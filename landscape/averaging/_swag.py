@@ -171,7 +171,7 @@ def multiswag(
     if not runs:
         raise ValueError("there are no runs; give the files of at least one training")
     files = [opened(run) for run in runs]
-    layouts = [file.layout for file in files]
+    layouts = [file.trajectory(start, stop, every).layout for file in files]
     for file, layout in zip(files, layouts, strict=True):
         if layout != layouts[0]:
             raise MeasurementError(f"{file.path} is of another architecture than {files[0].path}: no mixture of both")

@@ -44,13 +44,7 @@ def named_average(
     in_file = mean_of_all and trajectory.has("swa_buffers")
     state = trajectory.state_dict(values.numpy(), "swa_buffers" if in_file else "buffers")
     if objective is not None:
-        missing = [name for name in objective.layout.names if name not in state]
-        if missing or objective.layout.total != len(values):
-            raise MeasurementError(
-                f"{trajectory.path} holds {len(values)} weights of another model than the objective's "
-                f"{type(objective.module).__name__}, which has {objective.n_parameters}"
-            )
-        fresh = recompute_batchnorm(objective, values)
+        fresh = recompute_batchnorm(objective, _in_order(trajectory, values, objective))
         state |= {name: statistic.cpu().to(state[name].dtype) for name, statistic in fresh.items()}
     elif trajectory.has_batchnorm and not in_file:
         warnings.warn(
@@ -60,3 +54,19 @@ def named_average(
             stacklevel=3,
         )
     return state
+
+
+def _in_order(trajectory: Trajectory, values: torch.Tensor, objective: Objective) -> torch.Tensor:
+    """Return averaged weights in the order of an objective's parameters."""
+    averaged, wanted = trajectory.layout.plain(), objective.layout.plain()
+    if averaged == wanted:
+        return values
+    named = averaged.named(values)
+    if set(zip(averaged.names, averaged.shapes, strict=True)) == set(zip(wanted.names, wanted.shapes, strict=True)):
+        return torch.cat([named[name].reshape(-1) for name in wanted.names])
+    other = sorted({*averaged.names} ^ {*wanted.names} or {*averaged.names})[0]
+    raise MeasurementError(
+        f"{trajectory.path} holds {len(values)} weights, and the parameters that train in the objective's "
+        f"{type(objective.module).__name__} are {objective.n_parameters} others ({other!r} differs): give an objective "
+        "of the same model with the same parameters unfrozen, or a window in which these train"
+    )

@@ -65,7 +65,8 @@ def append_in_copy(path: Path, rows: Iterable[tuple[str, Row]]) -> None:
 def _write(group: Any, row: Row, settle: Callable[[], None]) -> None:
     """Write the variables, settle them, then write the step, which makes the row count, and settle that."""
     count = len(complete_steps(group))
-    for name in (*(name for name in row if name != EVENT), EVENT):
+    # A file of an older version lacks the common variables that came later.
+    for name in (*(name for name in row if name != EVENT and name in group), EVENT):
         if name == EVENT:
             settle()
         _put(h5py.h5d.open(group.id, name.encode()), count, row[name])

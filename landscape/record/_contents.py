@@ -141,9 +141,19 @@ def _read_group(group: Any, choose: Choice | None, rows: slice) -> GroupContents
     schema = read_schema(group)
     steps = complete_steps(group)
     start, stop, stride = rows.indices(len(steps))
-    arrays = {name: _read_rows(group[name], slice(start, stop, stride)) for name in wanted(schema, choose)}
+    span = slice(start, stop, stride)
+    arrays = {
+        name: _read_rows(group[name], span) if name in group else _missing(schema, name, len(range(len(steps))[span]))
+        for name in wanted(schema, choose)
+    }
     statics = {name: _read_static(group[name]) for name in statics_of(group)}
     return GroupContents(schema, arrays, statics)
+
+
+def _missing(schema: GroupSchema, name: str, count: int) -> np.ndarray:
+    """Return the fill value for a common variable that a file of an older version lacks."""
+    variable = schema.all_variables[name]
+    return np.full(count, variable.fill, dtype=variable.dtype)
 
 
 def _read_rows(dataset: Any, rows: slice) -> np.ndarray:

@@ -13,7 +13,7 @@ from landscape._layout import ParameterLayout
 from landscape.record._contents import FileSource, Source
 from landscape.record._table import column_variables, table
 from landscape.record._trajectory import Trajectory, read_trajectory
-from landscape.record._weights import has_weights, read_state_dict, read_weights
+from landscape.record._weights import has_weights, read_layout_at, read_state_dict, read_weights
 
 
 def open_run(path: str | Path) -> Run:
@@ -63,8 +63,22 @@ class Run:
 
     @property
     def layout(self) -> ParameterLayout | None:
-        """Names and shapes of the tensors behind the flat parameter vector, or None where the file has none."""
+        """Names and shapes of the tensors behind the flat vector when the run began; None where the file has none."""
         return self._source.layout()
+
+    def layout_at(self, step: int | None = None) -> ParameterLayout:
+        """Return names and shapes of the tensors behind `weights(step)`: the parameters that trained then.
+
+        Args:
+            step: Optimizer step; the last recorded one by default.
+
+        Returns:
+            The layout; names as the uncompiled module has them.
+
+        Raises:
+            FileError: No weights were recorded at that step.
+        """
+        return read_layout_at(self._source, step)
 
     def dataset(self, group: str) -> xr.Dataset:
         """Return a group in memory: complete rows only, named dimensions, `step` as the index of the rows.
@@ -99,7 +113,7 @@ class Run:
         return has_weights(self._source)
 
     def weights(self, step: int | None = None) -> np.ndarray:
-        """Return the flat parameter vector that was recorded at a step.
+        """Return the flat vector of the parameters that trained at a step; `layout_at(step)` names its entries.
 
         Args:
             step: Optimizer step; the last recorded one by default.
@@ -115,18 +129,21 @@ class Run:
     def state_dict(
         self, step: int | None = None, average: str | None = None, start: int | None = None
     ) -> dict[str, Any]:
-        """Return the weights by name, for `model.load_state_dict`.
+        """Return everything that `model.state_dict()` held at a step by name, for `model.load_state_dict`.
+
+        Weights are there too where the loss of the row could not be measured.
 
         Args:
             step: Optimizer step; the last recorded one by default.
             average: "swa" for the mean over the recorded steps up to `step`, taken in float64, with the buffers
-                that were recomputed for the average at that step; None for the weights at the step themselves.
-            start: Optimizer step from which the average counts; the first recorded one by default. The recomputed
-                buffers belong to the start that the recording had.
+                that were recomputed for the average at that step; None for the weights at the step themselves. The
+                mean begins anew where other parameters train.
+            start: Optimizer step from which the average counts; the first recorded one of the same parameters by
+                default. The recomputed buffers belong to the start that the recording had.
 
         Returns:
-            torch tensors by name: parameters, buffers and frozen tensors, in the model's dtypes. Rows that failed
-            are not averaged.
+            torch tensors by name: parameters, buffers and frozen tensors, in the model's dtypes. Rows whose loss
+            could not be measured are not averaged.
 
         Raises:
             FileError: No weights were recorded at that step, or the file has no parameter layout.
@@ -143,7 +160,7 @@ class Run:
             every: Take every n-th row of the window.
 
         Returns:
-            The trajectory. Rows that failed, or hold no weights, are left out.
+            The trajectory. Rows without weights are left out.
 
         Raises:
             FileError: No weights were recorded in the window; the sentence names the steps that have some.

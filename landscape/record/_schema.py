@@ -128,11 +128,15 @@ COMMON: tuple[Variable, ...] = (
     Variable("train_error", (), "f8", "1", "fraction of wrong labels on the measured training examples"),
     Variable("held_out_loss", (), "f8", "1", "loss on the measured held-out examples"),
     Variable("held_out_error", (), "f8", "1", "fraction of wrong labels on the measured held-out examples"),
+    Variable("n_parameters", (), "i8", "1", "number of parameters that trained when the row was measured"),
+    Variable("trainable", (), "S12", "1", "fingerprint of their names and shapes; it changes when others train"),
     Variable("wall_seconds", (), "f8", "s", "time that the measurement took"),
     Variable("status", (), "i1", "1", "0: measured; 1: the measurement failed, and reason says why"),
-    Variable("reason", (), f"S{REASON_BYTES}", "1", "why the measurement failed, UTF-8; empty where it did not"),
+    Variable("reason", (), f"S{REASON_BYTES}", "1", "why the measurement failed, or what the row leaves out, UTF-8"),
 )
-"""The variables that every row of every group has; `step` is also the coordinate of the event dimension."""
+"""The variables that every row of every group has; `step` is also the coordinate of the event dimension.
+
+Files of older versions lack `n_parameters` and `trainable`: they read as missing, and rows go on without them."""
 
 _COMMON_NAMES = frozenset(variable.name for variable in COMMON)
 

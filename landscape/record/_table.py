@@ -127,6 +127,7 @@ def _losses_of_other_weights(groups: Mapping[str, GroupContents], steps: np.ndar
 def _first(parts: list[np.ndarray]) -> np.ndarray:
     result = parts[0].copy()
     for part in parts[1:]:
-        missing = np.isnan(result) if result.dtype.kind == "f" else result == -1
+        absent = {"O": "", "i": -1}.get(result.dtype.kind)
+        missing = np.isnan(result) if absent is None else result == absent
         result[missing] = part[missing]
     return result

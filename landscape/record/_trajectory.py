@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from landscape._errors import FileError
+from landscape._layout import ParameterLayout
 from landscape.record._contents import Source
+from landscape.record._layouts import StateLayout, States
 from landscape.record._schema import GroupSchema
-from landscape.record._weights import TRAJECTORY, has_batchnorm, kept_rows, listed_steps, named_state, read_row
+from landscape.record._weights import as_tensors, has_batchnorm, kept_rows, listed_steps, weight_states
 
 # Small rows are read some at once: opening the file costs more than they do.
 _BLOCK_BYTES = 8 * 1024**2
@@ -24,16 +26,19 @@ _SCALARS = ("step", "epoch", "learning_rate", "train_loss", "train_error", "held
 class Trajectory:
     """Recorded weights from one step to another; iterating gives them in order as float64 vectors of shape (P,).
 
+    Where other parameters trained in some of the rows, the vectors hold all that trained in any of them: frozen values
+    are recorded too, so that each row has a value for each name. `layout` names the entries.
+
     Attributes:
         steps: Optimizer steps of the rows, shape (n,).
         scalars: The common columns (epoch, learning_rate, train_loss, ...) of these rows by name, each of shape (n,).
-        whole: Whether the window holds every recorded row up to its end.
+        whole: Whether the window is that of the recorded running mean of its last row.
     """
 
     steps: np.ndarray
     scalars: dict[str, np.ndarray]
     whole: bool
-    _source: Source
+    _states: States
     _rows: np.ndarray
 
     def __len__(self) -> int:
@@ -45,7 +50,40 @@ class Trajectory:
     @property
     def path(self) -> Path | str:
         """The file."""
-        return self._source.path
+        return self._states.source.path
+
+    @cached_property
+    def layout(self) -> ParameterLayout:
+        """Names and shapes behind the vectors: all parameters that trained in some row of the window.
+
+        Raises:
+            FileError: Some row does not have all of them, since parameters were renamed or reshaped.
+        """
+        last = self._layouts[-1].parameters
+        shapes = dict(zip(last.names, last.shapes, strict=True))
+        for each in self._layouts[::-1]:
+            shapes = dict(zip(each.parameters.names, each.parameters.shapes, strict=True)) | shapes
+        for each in self._layouts:
+            known = dict(zip(each.parameters.names, each.parameters.shapes, strict=True)) | each.fixed
+            if lost := [name for name in shapes if known.get(name) != shapes[name]]:
+                raise FileError(
+                    f"{self.path} has rows with and without a parameter {lost[0]!r} of shape {shapes[lost[0]]} in this "
+                    f"window: parameters were renamed or replaced at step {self._change()}, as pruning does. Choose a "
+                    "window that begins there, or ends before."
+                )
+        if all(name in shapes for name in last.names) and len(shapes) == len(last.names):
+            return last
+        return ParameterLayout(tuple(shapes), tuple(shapes.values()))
+
+    @cached_property
+    def _layouts(self) -> list[StateLayout]:
+        """The different sets of tensors in the window, in order of their first rows."""
+        firsts = sorted(np.unique(self._states.numbers[self._rows], return_index=True)[1])
+        return [self._states.layout(int(self._rows[first])) for first in firsts]
+
+    def _change(self) -> int:
+        numbers = self._states.numbers[self._rows]
+        return int(self.steps[np.flatnonzero(numbers != numbers[0])[0]])
 
     def vectors(self, dtype: Any = np.float64, last: int | None = None) -> Iterator[np.ndarray]:
         """Read the weights one after another.
@@ -58,19 +96,32 @@ class Trajectory:
             Vectors of shape (P,), copies.
         """
         rows = self._rows if last is None else self._rows[max(0, len(self._rows) - last) :]
+        if any(each.parameters != self.layout for each in self._layouts):
+            for row in rows:
+                values = self._states.values(int(row))
+                joined = np.concatenate([values[name].reshape(-1) for name in self.layout.names])
+                yield joined.astype(dtype or self.dtype)
+            return
+        places = [self._states.place(int(row)) for row in rows]
         at = 0
-        while at < len(rows):
-            block = read_row(self._source, int(rows[at]), "weights").rows["weights"]
+        while at < len(places):
+            group, index = places[at]
+            block = self._read(group, index, index + 1)
             yield block[0].astype(dtype or block.dtype)
             at += 1
             together = max(0, _BLOCK_BYTES // max(1, block.nbytes))
-            chosen = rows[at : at + together]
+            near = places[at : at + together]
+            end = next((number for number, (name, _) in enumerate(near) if name != group), len(near))
+            chosen = [place for _, place in near[:end]]
             if len(chosen) and chosen[-1] - chosen[0] < together:
-                span = slice(int(chosen[0]), int(chosen[-1]) + 1)
-                read = self._source.read([TRAJECTORY], lambda _: ["weights"], span)[TRAJECTORY].rows["weights"]
-                for row in chosen:
-                    yield read[row - chosen[0]].astype(dtype or read.dtype)
+                read = self._read(group, chosen[0], chosen[-1] + 1)
+                for place in chosen:
+                    yield read[place - chosen[0]].astype(dtype or read.dtype)
                 at += len(chosen)
+
+    def _read(self, group: str, start: int, stop: int) -> np.ndarray:
+        source: Source = self._states.source
+        return source.read([group], lambda _: ["weights"], slice(start, stop))[group].rows["weights"]
 
     def matrix(self) -> np.ndarray:
         """Return all weights at once, shape (n, P), in the type that they were recorded in."""
@@ -86,17 +137,31 @@ class Trajectory:
         Returns:
             torch tensors by name: parameters, buffers and frozen tensors, in the model's dtypes.
         """
-        return named_state(self._source, int(self._rows[-1]), vector, buffers)
+        index = int(self._rows[-1])
+        layout = self._states.layout(index)
+        named = self.layout.named(np.asarray(vector))
+        if layout.parameters == self.layout:
+            return as_tensors(self._states.values(index, np.asarray(vector), buffers), layout)
+        return as_tensors(self._states.values(index, buffers=buffers) | named, layout)
 
     def buffers(self, index: int) -> dict[str, Any]:
         """Return the buffers recorded with a row (0 is the window's first) by name, as torch tensors."""
-        return named_state(self._source, int(self._rows[index]), None, "buffers")
+        row = int(self._rows[index])
+        layout = self._states.layout(row)
+        stored = self._states.read(row, "buffers").rows.get("buffers", np.zeros((1, 0)))[0]
+        return as_tensors(layout.parts["buffer"].named(stored), layout)
 
     def select(self, indices: Sequence[int]) -> Trajectory:
         """Return some of the rows (0 is the window's first), in the order given."""
         chosen = np.asarray(indices, dtype=np.int64)
         scalars = {name: values[chosen] for name, values in self.scalars.items()}
-        return Trajectory(self.steps[chosen], scalars, False, self._source, self._rows[chosen])
+        return Trajectory(self.steps[chosen], scalars, False, self._states, self._rows[chosen])
+
+    def training(self, layout: ParameterLayout) -> Trajectory | None:
+        """Return the rows in which the parameters of a layout trained, and no others; None where there is none."""
+        wanted = layout.plain()
+        chosen = [i for i, row in enumerate(self._rows) if self._states.layout(int(row)).parameters.plain() == wanted]
+        return self.select(chosen) if chosen else None
 
     @property
     def dtype(self) -> np.dtype:
@@ -110,11 +175,11 @@ class Trajectory:
 
     def has(self, variable: str) -> bool:
         """Return whether the rows have a variable."""
-        return variable in self._schema.all_variables
+        return variable in self._schema.all_variables or variable in self._states.contents.schema.all_variables
 
-    @cached_property
+    @property
     def _schema(self) -> GroupSchema:
-        return self._source.read([TRAJECTORY], lambda _: [], slice(0))[TRAJECTORY].schema
+        return self._layouts[-1].schema
 
 
 def read_trajectory(source: Source, start: int | None, stop: int | None, every: int) -> Trajectory:
@@ -132,8 +197,8 @@ def read_trajectory(source: Source, start: int | None, stop: int | None, every: 
     for name, step in (("start", start), ("stop", stop)):
         if step is not None and step != int(step):
             raise ValueError(f"{name} is {step}; it is an optimizer step here, a whole number, not a share of the run")
-    contents, kept = kept_rows(source, _SCALARS)
-    steps = contents.rows["step"]
+    states = weight_states(source, *_SCALARS)
+    columns, steps, kept = states.contents.rows, states.steps, kept_rows(states)
     low = -np.inf if start is None else start
     high = np.inf if stop is None else stop
     until = kept[steps[kept] <= high]
@@ -143,5 +208,8 @@ def read_trajectory(source: Source, start: int | None, stop: int | None, every: 
         raise FileError(
             f"{source.path} has no weights to average {window}; it has them at steps {listed_steps(steps[kept])}."
         )
-    scalars = {name: contents.rows[name][rows] for name in _SCALARS}
-    return Trajectory(steps[rows], scalars, len(rows) == len(until), source, rows)
+    scalars = {name: columns[name][rows] for name in _SCALARS}
+    # The running mean counts rows whose loss was measured, while the same parameters train.
+    same = columns["trainable"][until] == columns["trainable"][rows[-1]]
+    whole = len(rows) == len(until) and bool(same.all()) and not columns["status"][until].any()
+    return Trajectory(steps[rows], scalars, whole, states, rows)

@@ -1,26 +1,30 @@
-"""Weights out of a recorded trajectory: a flat vector, or a state dict for `model.load_state_dict`."""
+"""Read weights out of a recorded trajectory: a flat vector, or a state dict for `model.load_state_dict`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from landscape._errors import FileError
 from landscape._layout import ParameterLayout
-from landscape.record._contents import GroupContents, Source
+from landscape.record._contents import Source
+from landscape.record._layouts import TRAJECTORY, StateLayout, States
 from landscape.record._schema import GroupSchema
 
-TRAJECTORY = "swa_trajectory"
-_FAILED = 1
+_OK = 0
 
 
 def read_weights(source: Source, step: int | None) -> np.ndarray:
-    """Return the flat parameter vector that was recorded at a step (the last one by default)."""
-    index, _ = _locate(source, step)
-    return read_row(source, index, "weights").rows["weights"][0]
+    """Return the flat vector of the parameters that trained at a step (the last recorded one by default)."""
+    states = weight_states(source)
+    return states.read(_locate(states, step), "weights").rows["weights"][0]
+
+
+def read_layout_at(source: Source, step: int | None) -> ParameterLayout:
+    """Return names and shapes of the parameters that trained at a step (the last recorded one by default)."""
+    states = weight_states(source)
+    return states.layout(_locate(states, step)).parameters.plain()
 
 
 def read_state_dict(source: Source, step: int | None, average: str | None, start: int | None) -> dict[str, Any]:
@@ -34,150 +38,130 @@ def read_state_dict(source: Source, step: int | None, average: str | None, start
         raise ValueError(f"average is {average!r}; expected None (the weights at the step) or 'swa' (their mean)")
     if average is None and start is not None:
         raise ValueError("start is where an average begins; give average='swa' with it")
-    _layout(source)
-    index, _ = _locate(source, step)
-    schema = read_row(source, index).schema
-    if average is not None and "swa_buffers" not in schema.all_variables and has_batchnorm(schema):
+    states = weight_states(source)
+    index = _locate(states, step)
+    if average is None:
+        return named_state(states, index)
+    chosen = _averaged(states, index, start)
+    schema = states.layout(chosen[-1]).schema
+    if "swa_buffers" not in schema.all_variables and has_batchnorm(schema):
         raise FileError(
             f"{source.path} was recorded without measuring the mean, so it holds no batch-normalisation statistics of "
             "it; compute them with landscape.averaging.swa(run, objective=...)."
         )
-    mean = None if average is None else _mean(source, index, start)
-    weights = read_row(source, index, "weights").rows["weights"][0] if mean is None else mean
-    return named_state(source, index, weights, "buffers" if average is None else "swa_buffers")
+    return named_state(states, chosen[-1], _mean(states, chosen), "swa_buffers")
 
 
-def named_state(source: Source, index: int, weights: np.ndarray | None, buffers_name: str) -> dict[str, Any]:
-    """Name the entries of a flat vector, and the buffers and constants of a row.
+def named_state(
+    states: States, index: int, weights: np.ndarray | None = None, buffers: str = "buffers"
+) -> dict[str, Any]:
+    """Return all tensors of a row by name.
 
     Args:
-        source: The run.
+        states: The trajectory.
         index: Index of the row.
-        weights: Flat parameters; None for the buffers alone.
-        buffers_name: The variable that holds the buffers.
+        weights: Other values of the trainable parameters, shape (P,).
+        buffers: The variable that holds the buffers.
 
     Returns:
-        torch tensors by name, in the model's dtypes.
-
-    Raises:
-        FileError: The row has no such buffers, or the run no layout.
+        torch tensors in the model's dtypes, tied ones under each of their names.
     """
-    contents = read_row(source, index, "buffers", buffers_name)
-    buffers_name = buffers_name if buffers_name in contents.rows else "buffers"
-    buffers = contents.rows.get(buffers_name, np.zeros((1, 0)))[0]
-    settings = contents.schema.attributes
-    if np.isnan(buffers).any() and (weights is None or not np.isnan(weights).any()):
-        step = int(contents.rows["step"][0])
-        raise FileError(f"{source.path} has no {buffers_name} at step {step}; choose another step.")
-
-    def part(kind: str, vector: np.ndarray) -> dict[str, Any]:
-        names, shapes = settings.get(f"{kind}_names", []), settings.get(f"{kind}_shapes", [])
-        return dict(_tensors(names, shapes, settings.get(f"{kind}_dtypes") or ["float64"] * len(names), vector))
-
-    if weights is None:
-        return part("buffer", buffers)
-    layout = _layout(source)
-    recorded = np.dtype(contents.schema.all_variables["weights"].dtype).name
-    parameter_dtypes = settings.get("parameter_dtypes") or [recorded] * len(layout.names)
-    constants = contents.statics["constants"].values if "constants" in contents.statics else np.zeros(0)
-    tensors = dict(_tensors(layout.names, layout.shapes, parameter_dtypes, weights))
-    tensors |= part("buffer", buffers) | part("constant", constants)
-    # A tied tensor stands once among the parameters and under each of its names in a state dict.
-    return tensors | {alias: tensors[name] for alias, name in settings.get("aliases", {}).items()}
+    layout = states.layout(index)
+    return as_tensors(states.values(index, weights, buffers), layout)
 
 
-def _layout(source: Source) -> ParameterLayout:
-    layout = source.layout()
-    if layout is None:
-        raise FileError(
-            f"{source.path} has no group 'parameters', so its weights have no names; read them as one "
-            "vector with run.weights()."
-        )
-    return layout
-
-
-def _tensors(
-    names: Sequence[str], shapes: Sequence[Sequence[int]], dtypes: Sequence[str], vector: np.ndarray
-) -> Iterator[tuple[str, Any]]:
+def as_tensors(values: dict[str, np.ndarray], layout: StateLayout) -> dict[str, Any]:
+    """Return arrays by name as torch tensors of the model's dtypes, tied ones under each of their names."""
     import torch  # the one place of the record that needs it: its result is for load_state_dict
 
-    offset = 0
-    for name, shape, dtype in zip(names, shapes, dtypes, strict=True):
-        size = math.prod(shape)
-        values = torch.from_numpy(np.array(vector[offset : offset + size])).reshape(tuple(shape))
-        yield name, values.to(getattr(torch, dtype.removeprefix("torch.")))
-        offset += size
+    dtypes = layout.dtypes
+    tensors = {
+        name: torch.from_numpy(np.array(array)).to(getattr(torch, dtypes[name].removeprefix("torch.")))
+        for name, array in values.items()
+    }
+    return tensors | {alias: tensors[name] for alias, name in layout.aliases.items() if name in tensors}
 
 
-def _mean(source: Source, index: int, start: int | None) -> np.ndarray:
-    """Average the rows up to an index in float64, one row in memory at a time; failed rows do not count."""
-    contents, kept = kept_rows(source)
-    steps = contents.rows["step"]
-    chosen = [row for row in kept if row <= index and (start is None or steps[row] >= start)]
+def _averaged(states: States, index: int, start: int | None) -> list[int]:
+    """Return the rows in the running mean of a row: those whose loss was measured, since other parameters trained."""
+    good = kept_rows(states)
+    good = good[(good <= index) & (states.contents.rows["status"][good] == _OK)]
+    other = good[states.contents.rows["trainable"][good] != states.contents.rows["trainable"][index]]
+    since = int(other[-1]) + 1 if len(other) else 0
+    if start is not None and len(other) and start <= states.steps[other[-1]]:
+        raise FileError(
+            f"{states.source.path} has rows from step {start} on in which other parameters trained, up to step "
+            f"{int(states.steps[other[-1]])}; begin the mean after that, or average all of them by name with "
+            "landscape.averaging.swa(run, start)."
+        )
+    chosen = [int(row) for row in good if row >= since and (start is None or states.steps[row] >= start)]
     if not chosen:
         raise FileError(
-            f"{source.path} has no weights to average from step {start} to step {steps[index]}; it has rows at "
-            f"steps {listed_steps(steps)}."
+            f"{states.source.path} has no weights to average from step {start or 0} to step "
+            f"{int(states.steps[index])}: its running mean counts rows whose loss could be measured. It has weights at "
+            f"steps {listed_steps(states.steps[kept_rows(states)])}; landscape.averaging.swa(run) averages all of them."
         )
+    return chosen
+
+
+def _mean(states: States, rows: list[int]) -> np.ndarray:
+    """Average rows of one set of parameters in float64, one row in memory at a time."""
     mean: Any = 0.0
-    for count, row in enumerate(chosen, start=1):
-        mean = mean + (read_row(source, row, "weights").rows["weights"][0].astype(np.float64) - mean) / count
+    for count, row in enumerate(rows, start=1):
+        mean = mean + (states.read(row, "weights").rows["weights"][0].astype(np.float64) - mean) / count
     return mean
 
 
-def kept_rows(source: Source, variables: Sequence[str] = ()) -> tuple[GroupContents, np.ndarray]:
-    """Return the rows of the trajectory without their weights, and the indices of those that have some.
+def weight_states(source: Source, *variables: str) -> States:
+    """Return the rows of the trajectory.
 
     Args:
         source: The run.
-        variables: Names of further variables to read.
+        *variables: Names of further variables to read of all rows.
 
     Returns:
-        The contents, and the indices: neither failed rows nor those that only went into the principal components.
+        The rows, of which `kept_rows` have weights.
 
     Raises:
         FileError: There is no trajectory, or no row with weights in it.
     """
     if TRAJECTORY not in source.groups():
         raise FileError(f"{source.path} holds no weights: it has no group {TRAJECTORY!r}, which SWATrajectory records.")
-    contents, kept = _rows_with_weights(source, variables)
-    if len(kept) == 0:
+    states = States(source, variables)
+    if len(kept_rows(states)) == 0:
         raise FileError(f"{source.path} holds no weights yet: its group {TRAJECTORY!r} has no row that succeeded.")
-    return contents, kept
+    return states
+
+
+def kept_rows(states: States) -> np.ndarray:
+    """Return the indices of the rows with weights.
+
+    A row whose loss could not be measured has weights all the same. Rows that only went into the principal components
+    have none.
+    """
+    rows = states.contents.rows
+    return np.flatnonzero(rows["kept"] == 1 if "kept" in rows else rows["status"] == _OK)
 
 
 def has_weights(source: Source) -> bool:
     """Return whether a run holds weights."""
-    return TRAJECTORY in source.groups() and len(_rows_with_weights(source)[1]) > 0
+    return TRAJECTORY in source.groups() and len(kept_rows(States(source))) > 0
 
 
-def _rows_with_weights(source: Source, variables: Sequence[str] = ()) -> tuple[GroupContents, np.ndarray]:
-    contents = source.read([TRAJECTORY], lambda _: ["status", "kept", *variables])[TRAJECTORY]
-    good = contents.rows["status"] != _FAILED
-    if "kept" in contents.rows:
-        good &= contents.rows["kept"] != 0
-    return contents, np.flatnonzero(good)
-
-
-def _locate(source: Source, step: int | None) -> tuple[int, int]:
+def _locate(states: States, step: int | None) -> int:
     """Find the row of a step; by default the last one that has weights."""
-    contents, good = kept_rows(source)
-    steps, status = contents.rows["step"], contents.rows["status"]
+    good = kept_rows(states)
     if step is None:
-        return int(good[-1]), int(steps[good[-1]])
-    found = np.flatnonzero(steps[good] == step)
+        return int(good[-1])
+    found = good[states.steps[good] == step]
     if len(found) == 0:
-        failed = " (the measurement at that step failed)" if step in steps[status == _FAILED] else ""
+        failed = states.steps[states.contents.rows["status"] != _OK]
+        why = " (the measurement at that step failed)" if step in failed else ""
         raise FileError(
-            f"{source.path} has no weights at step {step}{failed}; they were recorded at steps "
-            f"{listed_steps(steps[good])}."
+            f"{states.source.path} has no weights at step {step}{why}; they were recorded at steps "
+            f"{listed_steps(states.steps[good])}."
         )
-    return int(good[found[0]]), int(step)
-
-
-def read_row(source: Source, index: int, *variables: str) -> GroupContents:
-    """Return one row of the trajectory, some variables of it."""
-    return source.read([TRAJECTORY], lambda _: variables, slice(index, index + 1))[TRAJECTORY]
+    return int(found[0])
 
 
 def has_batchnorm(schema: GroupSchema) -> bool:

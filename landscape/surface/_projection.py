@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from landscape._distributed import ALONE, Processes
+from landscape._errors import MeasurementError
 from landscape._results import Result
 from landscape.averaging._window import RunLike, opened
 from landscape.objective import Objective
@@ -81,8 +82,16 @@ def project_run(
 
     Returns:
         Coordinates, distances, steps and losses.
+
+    Raises:
+        MeasurementError: The recorded weights are of other parameters than the center.
     """
     trajectory = run if isinstance(run, Trajectory) else opened(run).trajectory()
+    if trajectory.layout.total != len(center):
+        raise MeasurementError(
+            f"{trajectory.path} holds vectors of {trajectory.layout.total} weights in this window, and the center has "
+            f"{len(center)}: other parameters train; take a window in which the same ones do (run.trajectory(start))"
+        )
     found = project(trajectory.vectors(), center, directions)
     loss = trajectory.scalars["train_loss"] if objective is None else true_losses(objective, trajectory)
     return dataclasses.replace(found, steps=trajectory.steps, loss=loss)

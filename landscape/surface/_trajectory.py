@@ -45,7 +45,7 @@ def trajectory_directions(
     """
     file = opened(run)
     trajectory = file.trajectory(start, stop, every)
-    center = _at_least_float32(file.weights(int(trajectory.steps[-1])))
+    center = _at_least_float32(next(trajectory.vectors(dtype=None, last=1)))
     if trajectory.has("components_turn") and len(file.trajectory()) < _events(file):
         return _recorded(file, count, center)
     if len(trajectory) > _MOST_ROWS:

@@ -123,12 +123,14 @@ def test_table_joins_the_groups_on_the_step(two_groups, read):
     two_groups.append("hessian_spectrum", {"step": 2, "train_loss": 0.25, **spectrum})
     two_groups.append("hessian_spectrum", {"step": 3, "train_loss": 0.125, "status": 1, "reason": "k > P", "sam": 5.0})
     table = read(two_groups).table()
-    common = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error wall_seconds"
+    common = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error n_parameters"
     spectrum = ["trace", "n_matvecs", "hessian_spectrum/sam", "kind"]
     bits = ["bits[tolerance=0.003]", "bits[tolerance=0.01]"]
     pairs = [f"barrier[{path},{kind}]" for path in ("linear", "bezier") for kind in ("interpolated", "worse_end")]
     assert list(table.columns) == [
         *common.split(),
+        "trainable",
+        "wall_seconds",
         "status",
         "reason",
         *spectrum,
@@ -276,8 +278,12 @@ def test_runs_without_weights(recorder, scalars, trajectory, read):
     recorder.declare(trajectory())
     with pytest.raises(FileError, match="has no row that succeeded"):
         read(recorder).state_dict()
+    unnamed = MemoryRecorder({})
+    unnamed.declare(trajectory())
+    unnamed.append("swa_trajectory", {"step": 1, "weights": np.zeros(9), "buffers": [0, 0, 0]})
     with pytest.raises(FileError, match="has no group 'parameters'"):
-        MemoryRecorder({}).run().state_dict()
+        unnamed.run().state_dict()
+    assert unnamed.run().weights().shape == (9,)
 
 
 def test_state_dict_loads_into_the_model(tmp_path):

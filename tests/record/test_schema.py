@@ -14,8 +14,9 @@ def test_fill_follows_the_dtype():
 
 
 def test_common_variables_are_those_that_every_row_has():
-    names = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error wall_seconds"
-    assert [variable.name for variable in COMMON] == [*names.split(), "status", "reason"]
+    names = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error"
+    others = ["n_parameters", "trainable", "wall_seconds", "status", "reason"]
+    assert [variable.name for variable in COMMON] == [*names.split(), *others]
     assert all(variable.description for variable in COMMON)
 
 

@@ -22,7 +22,7 @@ def write(folder, weights: np.ndarray, failed: int = 2, absent: int = 4):
     for index, row in enumerate(weights):
         values = {"step": 5 * index, "train_loss": index / 2, "buffers": np.zeros(0), "kept": 1, "weights": row}
         if index == failed:
-            values |= {"status": 1, "weights": np.full(size, np.nan)}
+            values = {"step": 5 * index, "status": 1, "train_loss": index / 2}
         if index == absent:
             values = {"step": 5 * index, "kept": 0, "train_loss": index / 2}
         assert recorder.append("swa_trajectory", values)
