@@ -225,7 +225,7 @@ class BatchLosses:
             yield
             return
         before = self._tensors, self.dtype
-        self._tensors, self.dtype = MeasuredTensors(self.module, dtype), dtype
+        self._tensors, self.dtype = MeasuredTensors(self.module, dtype, self._step.objects), dtype
         try:
             yield
         finally:

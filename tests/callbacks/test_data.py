@@ -394,6 +394,7 @@ def test_hooks_before_the_transfer(tmp_path):
     assert run_of(trainer).dataset("sharpness").attrs["measured"]["source"] == "dataset"
 
 
+@pytest.mark.filterwarnings("ignore:the loss of Ranks is measured as the mean over the batches")
 def test_the_recorded_loss_is_the_one_of_the_batch_samplers_batches(tmp_path):
     class Triplets:
         """Anchor, positive and negative, twice in each batch."""
