@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from landscape import _batches, _distributed
+from landscape._derivatives import Derivatives
+from landscape._embeddings import functional_embeddings
 from landscape._errors import MeasurementError
 from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
@@ -49,6 +51,7 @@ class BatchLosses:
         self._point_buffers: dict[str, torch.Tensor] = {}
         self._shared_buffers: dict[str, torch.Tensor] = {}
         self.processes = _distributed.ALONE
+        self._derivatives = Derivatives()
         self._tensors = MeasuredTensors(module, dtype)
         self.layout = self._tensors.layout
         self.device = self._tensors.device
@@ -186,7 +189,7 @@ class BatchLosses:
             return
         self._within_kernels = True
         try:
-            with forward_kernels() if forward else plain_kernels():
+            with forward_kernels() if forward else plain_kernels(), functional_embeddings(fused=forward):
                 yield
         finally:
             self._within_kernels = False

@@ -18,9 +18,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
+from landscape._graph import nodes, reaches
 from landscape._observe import LOSS_SIGNATURES
 from landscape._step import ModelStep
-from landscape.curvature._graph import nodes, reaches
 from landscape.objective import Objective
 
 # Link functions that a loss is cut before, by the loss.
