@@ -107,6 +107,15 @@ class Derivatives:
         return self._found[name]
 
 
+ONCE_ONLY = "an operation allows one differentiation only"
+
+
+def is_once_only(error: Exception) -> bool:
+    """Whether an error says that an operation has no second derivative."""
+    words = ("derivative for", "double backward", "does not require grad", ONCE_ONLY)
+    return any(word in str(error) for word in words)
+
+
 def require_gradient(objective: Objective) -> None:
     """Refuse to use a gradient that is not the loss's.
 
@@ -144,9 +153,12 @@ def _gradient(objective: Objective) -> Verdict:
 
 def _product(objective: Objective) -> Verdict:
     def probe(place: _Place) -> Verdict:
-        found = place.curvature()
-        if found is None:
-            return place.verdict(True, {}, "not checked: the loss cannot be differentiated twice")
+        try:
+            found = place.curvature()
+        except (RuntimeError, NotImplementedError) as error:
+            if not is_once_only(error):
+                raise
+            return place.verdict(False, {}, f"{_name(objective)} cannot be differentiated twice: {error}")
         if found and all(comparison.agrees is False for comparison in found.values()):
             error = max(comparison.error for comparison in found.values())
             return place.verdict(False, found, _WRONG_PRODUCT.format(name=_name(objective), error=error))
@@ -249,19 +261,17 @@ class _Place:
             found[along] = compare(quotient, claimed, _LOSSES[self._fine], max(abs(value), 1.0))
         return found
 
-    def curvature(self) -> dict[str, Comparison] | None:
+    def curvature(self) -> dict[str, Comparison]:
         """Compare products with the Hessian at a point near the weights with one-sided differences of gradients.
 
         They are compared in units of the weights, where gradients have the unit of the loss. The first direction is a
         random one plus the gradient. A second one is tried where the first contradicts.
 
         Returns:
-            The comparisons by direction; None where the loss has no second derivative.
+            The comparisons by direction.
         """
         point = self._moved(0)
         value, gradient, multiply = self._twice(point)
-        if multiply is None:
-            return None
         found: dict[str, Comparison] = {}
         if self._kinked and not self._fine:
             return found  # coarse steps would cross kinks
@@ -305,8 +315,8 @@ class _Place:
         gradient = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
         return float(loss.detach()), self._objective.flatten(gradient)
 
-    def _twice(self, vector: torch.Tensor) -> tuple[float, torch.Tensor, _Product | None]:
-        """Return loss, gradient, and products with the Hessian as `hessian` takes them; None where there are none."""
+    def _twice(self, vector: torch.Tensor) -> tuple[float, torch.Tensor, _Product]:
+        """Return loss, gradient, and products with the Hessian as `hessian` takes them."""
         self._cost += 1.5
         layout, flatten = self._objective.layout, self._objective.flatten
         with CheapSecondDerivatives():
@@ -314,6 +324,8 @@ class _Place:
         gradients = torch.autograd.grad(loss, parts, create_graph=True, allow_unused=True, materialize_grads=True)
         rooted = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
         outputs = [gradients[index] for index in rooted]
+        if is_cut_off(outputs):
+            raise RuntimeError(ONCE_ONLY)
 
         def multiply(direction: torch.Tensor) -> torch.Tensor:
             self._cost += 1.5
@@ -324,7 +336,7 @@ class _Place:
             options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
             return flatten(torch.autograd.grad(outputs, parts, cotangents, **options))
 
-        return float(loss.detach()), flatten(gradients), None if is_cut_off(outputs) else multiply
+        return float(loss.detach()), flatten(gradients), multiply
 
     # ------------------------------------------------------------------ points and directions
 

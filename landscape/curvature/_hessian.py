@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
 import torch
 
-from landscape._derivatives import require_gradient
+from landscape._derivatives import ONCE_ONLY, is_once_only, require_gradient
 from landscape._errors import MeasurementError, SurrogateError
 from landscape._given import of_objective
 from landscape._graph import is_cut_off
@@ -18,7 +19,6 @@ from landscape.curvature._operator import SymmetricOperator
 from landscape.objective import Objective
 
 STRATEGIES = ("auto", "retained", "rebuilt", "linearized", "compiled", "differences")
-_ONCE_ONLY = ("derivative for", "double backward", "does not require grad", "one differentiation only")
 
 
 class _DoubleBackward(Term):
@@ -56,7 +56,7 @@ class _GraphHessian(BatchSum):
         gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
         with_graph = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
         if is_cut_off(gradient for _, gradient in with_graph):
-            raise RuntimeError("an operation allows one differentiation only")
+            raise RuntimeError(ONCE_ONLY)
         term = _DoubleBackward(self._parameters, with_graph) if with_graph else None
         return Built(value, True, term)  # without a graph the loss is linear in the parameters: no curvature
 
@@ -107,9 +107,16 @@ def _engine(
     require_gradient(objective)
     product = objective.derivatives.product(objective) if strategy != "differences" else None
     if product is not None and not product.ok:
+        missing = math.isnan(product.error)
         if strategy == "auto":
-            return DifferencedHessian(objective, vector, because="double differentiation is wrong here")
-        raise SurrogateError(f"{product.sentence}. Use strategy='auto' or 'differences', or another operation")
+            return DifferencedHessian(
+                objective, vector, "no second derivative" if missing else "wrong second derivative"
+            )
+        if strategy in ("retained", "rebuilt") or not missing:
+            raise SurrogateError(
+                f"{product.sentence}. Replace the operation by one with a right second derivative, or use "
+                "strategy='differences'"
+            )
     if strategy in ("linearized", "compiled"):
         return LinearizedHessian(objective, vector, compiled=strategy == "compiled")
     if strategy == "differences":
@@ -118,7 +125,7 @@ def _engine(
     try:
         return _GraphHessian(objective, vector, budget, chunk_size)
     except RuntimeError as error:
-        if not any(words in str(error) for words in _ONCE_ONLY):
+        if not is_once_only(error):
             raise
         if strategy == "auto":
             return DifferencedHessian(objective, vector)
