@@ -18,6 +18,7 @@ from landscape._embeddings import functional_embeddings
 from landscape._errors import MeasurementError
 from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
+from landscape._precision import MeasuringPrecision
 from landscape._second_order import forward_kernels, plain_kernels
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, probe_determinism, weigh
@@ -128,7 +129,8 @@ class BatchLosses:
             random.seed(self.noise_seed + index)
         given = self._point_buffers if buffers is None else buffers
         given = self._shared_buffers | given if self._shared_buffers else given
-        with self._kernels(), self._tensors.substituted(parameters, given):
+        raised = MeasuringPrecision(self.dtype) if self._tensors.raised else contextlib.nullcontext()
+        with self._kernels(), self._tensors.substituted(parameters, given), raised:
             loss = self._step(_batches.fresh(self.batches[index]), index, parameters[0], observer)
         return loss * self._scales[index] if self._scales[index] != 1.0 else loss
 

@@ -55,6 +55,7 @@ class MeasuredTensors:
         layout: Names and shapes of the trainable parameters.
         device: Where the first of them is.
         dtype: The measuring type.
+        raised: Whether some parameter is measured in another type than its own.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None):
@@ -67,6 +68,8 @@ class MeasuredTensors:
         self.layout = ParameterLayout.of(named)
         self.device = self._parameters[0].device
         self.dtype = dtype or measuring_dtype(self._parameters)
+        floating = [p.dtype for p in module.parameters() if p.is_floating_point()]
+        self.raised = any(own != self.dtype for own in floating)
 
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector (a copy), shape (P,)."""

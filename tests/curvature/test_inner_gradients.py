@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from landscape import Objective
-from landscape.curvature import ggn, hessian, top_eigenpairs, trace
+from landscape.curvature import hessian, top_eigenpairs, trace
 from landscape.sharpness import gradient_norm, sam
 
 
@@ -61,7 +61,8 @@ class Maml(Inner):
 
     def step(self, x, y):
         half = len(x) // 2
-        named = dict(self.net.named_parameters())
+        # Parameters of a loss that is only evaluated may have no gradient.
+        named = {name: p if p.requires_grad else p.requires_grad_() for name, p in self.net.named_parameters()}
         inner = F.mse_loss(self.net(x[:half]), y[:half])
         slopes = torch.autograd.grad(inner, list(named.values()), create_graph=True)
         moved = {name: p - 0.3 * slope for (name, p), slope in zip(named.items(), slopes, strict=True)}
@@ -92,29 +93,25 @@ def test_curvature_of_steps_that_differentiate(cases, name):
     module = make().double().eval()
     x, y = torch.randn(shape, dtype=torch.float64), torch.randn(shape[0], 1, dtype=torch.float64)
     objective = Objective.from_lightning(module, [(x, y)])
-    # The losses of these steps average over examples by themselves.
-    factor = float(objective.loss() / module.training_step((x, y), 0))
-    if name == "inner training":
-        # The objective of a module without gradients cannot take the inner step, so torch's own function serves.
-        exact = _dense_by_rows(module, lambda: module.training_step((x, y), 0))
-    else:
-        exact = cases.dense_hessian(module, lambda: module.training_step((x, y), 0))
+    loss = lambda: module.training_step((x, y), 0)  # noqa: E731
+    assert float(objective.loss()) == pytest.approx(float(loss().detach()), rel=1e-12)
+    exact = _dense(module, loss())
     operator = hessian(objective)
     assert "differences" not in operator.strategy
-    torch.testing.assert_close(operator.dense(), factor * exact, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(operator.dense(), exact, rtol=1e-8, atol=1e-10)
     pairs = top_eigenpairs(operator, k=2)
-    values = factor * torch.linalg.eigvalsh(exact).flip(0)
+    values = torch.linalg.eigvalsh(exact).flip(0)
     torch.testing.assert_close(torch.as_tensor(pairs.values.copy()), values[:2], rtol=1e-6, atol=1e-9)
-    found = trace(operator, tol=1e-8, max_matvecs=200)
-    assert abs(found.value - factor * float(exact.trace())) < 1e-6 * float(exact.abs().sum())
-    slope = cases.autograd_gradient(module, module.training_step((x, y), 0)).norm()
-    assert gradient_norm(objective).value == pytest.approx(factor * float(slope), rel=1e-9)
+    found = trace(operator, tol=0.05)
+    assert abs(found.value - float(exact.trace())) < 5 * found.stderr
+    slope = cases.autograd_gradient(module, loss()).norm()
+    assert gradient_norm(objective).value == pytest.approx(float(slope.detach()), rel=1e-9)
     assert sam(objective).value > 0
 
 
-def _dense_by_rows(module, loss):
+def _dense(module, loss):
     parameters = list(module.parameters())
-    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
     flat = torch.cat([g.reshape(-1) for g in gradients])
     options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
     rows = [torch.autograd.grad(entry, parameters, **options) for entry in flat]
