@@ -16,8 +16,8 @@ _REINTERPRETS = {torch.Tensor.view}
 class MeasuringPrecision(TorchFunctionMode):
     """Raises every floating-point type that is named within to the measuring type, if that is more precise.
 
-    A model whose layers are in bfloat16 casts its input by `x.to(torch.bfloat16)` or `x.bfloat16()`. It is measured with
-    its weights in float32, so the input must stay in float32 too.
+    A model whose layers are in bfloat16 casts its input by `x.to(torch.bfloat16)` or `x.bfloat16()`. Its weights are
+    measured in float32, so the input must stay in float32 too.
 
     Args:
         dtype: The measuring type.
