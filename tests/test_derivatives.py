@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -310,3 +311,98 @@ def test_what_cannot_be_probed_is_said(cases):
     assert verdict.sentence == "not checked: no batch has a gradient"
     with pytest.raises(MeasurementError, match=r"does not depend on any trainable parameter"):
         hessian(objective)
+
+
+class SimSiam(pl.LightningModule):
+    """Two views, a predictor, and a stopped gradient on the other view's projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 6))
+        self.predictor = nn.Linear(6, 6)
+
+    def training_step(self, batch, batch_idx):
+        first, second = self.encoder(batch[0]), self.encoder(batch[0] + 0.1)
+        similar = F.cosine_similarity(self.predictor(first), second.detach()).mean()
+        return -(similar + F.cosine_similarity(self.predictor(second), first.detach()).mean()) / 2
+
+
+class Codebook(pl.LightningModule):
+    """A vector-quantised autoencoder: nearest codes, gradients copied straight through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 3), nn.Linear(3, 4)
+        self.codes = nn.Embedding(5, 3)
+
+    def training_step(self, batch, batch_idx):
+        z = self.encoder(batch[0])
+        nearest = self.codes(torch.cdist(z, self.codes.weight).argmin(1))
+        through = z + (nearest - z).detach()
+        commitment = F.mse_loss(nearest, z.detach()) + 0.25 * F.mse_loss(z, nearest.detach())
+        return F.mse_loss(self.decoder(through), batch[0]) + commitment
+
+
+@pytest.mark.parametrize("kind", [SimSiam, Codebook])
+def test_self_supervised_steps_are_refused_by_name(cases, kind):
+    objective = Objective.from_lightning(kind(), [cases.data(30)])
+    with pytest.raises(SurrogateError, match=rf"the gradient of {kind.__name__} is not the derivative"):
+        hessian(objective)
+    assert math.isfinite(average_case(objective).value)
+
+
+class Equilibrium(nn.Module):
+    """A fixed point z = tanh(Wz + Ux), with the implicit function theorem in a hook (or, wrongly, without it)."""
+
+    def __init__(self, implicit: bool) -> None:
+        super().__init__()
+        self.implicit = implicit
+        self.again, self.first, self.head = nn.Linear(6, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+        with torch.no_grad():
+            self.again.weight.mul_(0.6)
+
+    def step(self, z, x):
+        return torch.tanh(self.again(z) + self.first(x))
+
+    def forward(self, x):
+        with torch.no_grad():
+            z = x.new_zeros(len(x), 6)
+            for _ in range(100):
+                z = self.step(z, x)
+        z = self.step(z, x)
+        if self.implicit and z.requires_grad:
+            start = z.detach().requires_grad_()
+            again = self.step(start, x)
+
+            def solve(grad):
+                found = grad
+                for _ in range(100):
+                    found = torch.autograd.grad(again, start, found, retain_graph=True)[0] + grad
+                return found
+
+            z.register_hook(solve)
+        return self.head(z)
+
+
+def unrolled(model, x):
+    z = x.new_zeros(len(x), 6)
+    for _ in range(100):
+        z = model.step(z, x)
+    return model.head(z)
+
+
+def test_implicit_differentiation_in_a_hook_is_right_and_its_product_is_not(cases):
+    x, y = cases.data(20)
+    x = x.double()
+    model = Equilibrium(implicit=True).double()
+    objective = Objective(model, nn.CrossEntropyLoss(), [(x, y)])
+    assert objective.derivatives.gradient(objective).ok
+    operator = hessian(objective)
+    assert operator.strategy.startswith("float64 finite differences")
+    plain = Objective(model, lambda out, y: F.cross_entropy(unrolled(model, x), y), [(x, y)])
+    torch.testing.assert_close(operator.dense(), hessian(plain, strategy="retained").dense(), rtol=1e-6, atol=1e-8)
+
+
+def test_one_step_through_a_fixed_point_is_refused(cases):
+    with pytest.raises(SurrogateError, match=r"the gradient of Equilibrium"):
+        hessian(Objective(Equilibrium(implicit=False), nn.CrossEntropyLoss(), [cases.data(20)]))
