@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from landscape import _batches
 from landscape._differences import Comparison, Ladder, compare, largest_error
 from landscape._errors import LandscapeError, SurrogateError
 from landscape._graph import is_cut_off, kinks, nodes
@@ -33,10 +34,11 @@ _LOSSES = {
 }
 # One-sided differences of gradients. A kink adds 1/step to them, so the steps begin as fine as rounding allows.
 _GRADIENTS = {
-    True: Ladder((5e-8, 4e-7, 3.2e-6), 1e-4, 1e-3, _DOUBLE),
+    True: Ladder((1e-8, 1e-7, 1e-6), 1e-4, 1e-3, _DOUBLE),
     False: Ladder((1e-3, 3e-3, 1e-2), 2e-2, 1e-1, _SINGLE),
 }
 _Product = Callable[[torch.Tensor], torch.Tensor]
+_EXAMPLES = 16  # of a batch that are looked at, where it can be cut
 _LOSS_SHARE = 1 / 3  # of a loss in the cost of a gradient
 
 
@@ -76,7 +78,7 @@ class Derivatives:
         """Compare the gradient with differences of the loss, along a random direction and along the gradient.
 
         Args:
-            objective: Whose gradient; one batch of it is looked at.
+            objective: Whose gradient; a few examples of one batch are looked at.
 
         Returns:
             The verdict.
@@ -86,10 +88,10 @@ class Derivatives:
     def product(self, objective: Objective) -> Verdict:
         """Compare a product with the Hessian with differences of gradients, along a random direction plus the gradient.
 
-        Memory: the graph of one batch differentiated twice, and eight flat vectors, in float64 where the model allows.
+        Memory: the graph of those examples differentiated twice, and eight flat vectors, in float64 where the model allows.
 
         Args:
-            objective: Whose Hessian; one batch of it is looked at.
+            objective: Whose Hessian; a few examples of one batch are looked at.
 
         Returns:
             The verdict.
@@ -191,22 +193,25 @@ def _first_verdict(objective: Objective, probe: Callable[[_Place], Verdict]) -> 
     """Take a verdict in float64, or where the model does not run in it in the objective's own type."""
     failed: Exception | None = None
     for dtype in dict.fromkeys((torch.float64, objective.dtype)):
-        try:
-            with _opened(objective, dtype) as place:
-                return probe(place)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError, LandscapeError) as error:
-            failed = error
+        for examples in (_EXAMPLES, None):  # the whole batch where its loss needs it
+            try:
+                with _opened(objective, dtype, examples) as place:
+                    return probe(place)
+            except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, LandscapeError) as error:
+                failed = error
     return Verdict(True, math.nan, (), (), "", 0.0, _NOT_CHECKED.format(error=failed))
 
 
 @contextlib.contextmanager
-def _opened(objective: Objective, dtype: torch.dtype) -> Iterator[_Place]:
-    """Prepare the smallest batch whose loss has a gradient."""
+def _opened(objective: Objective, dtype: torch.dtype, examples: int | None) -> Iterator[_Place]:
+    """Prepare the smallest batch whose loss has a gradient, or some examples of it."""
     counted = [index for index, weight in enumerate(objective.weights) if weight > 0]
     for index in sorted(counted, key=lambda index: objective.batch_sizes[index]):
-        alone = objective._over([objective.batches[index]], dtype)
+        batch = objective.batches[index]
+        piece = batch if examples is None else next(iter(_batches.split(batch, examples)))
+        alone = objective._over([piece], dtype)
         with alone.session(), alone.same_kernels(), torch.enable_grad():
-            place = _Place(alone, objective.batch_sizes[index] / objective.n_examples)
+            place = _Place(alone, alone.n_examples / objective.n_examples)
             if place.differentiable:
                 yield place
                 return

@@ -149,7 +149,7 @@ def hessian(
     a product costs one and a half to two gradients instead of the two and a half to three of a product from scratch.
 
     Before the first product of an objective, one product and the gradient are compared with differences (`derivatives`
-    of the objective), for about eight gradients of the smallest batch.
+    of the objective), for about eight gradients over sixteen examples.
 
     Memory: the activations and first-derivative graph of all kept batches while the operator lives (at most
     `memory_budget`, and for a moment those of one batch more), and one copy of the parameters and buffers.
