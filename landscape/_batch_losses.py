@@ -14,9 +14,12 @@ import torch
 from torch import nn
 
 from landscape import _batches, _distributed
+from landscape._derivatives import Derivatives
+from landscape._embeddings import functional_embeddings
 from landscape._errors import MeasurementError, WeightingWarning
 from landscape._first_look import FirstLook
 from landscape._parameters import MeasuredTensors
+from landscape._precision import MeasuringPrecision
 from landscape._second_order import forward_kernels, plain_kernels
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, Weighting
@@ -62,6 +65,7 @@ class BatchLosses:
         self._point_buffers: dict[str, torch.Tensor] = {}
         self._shared_buffers: dict[str, torch.Tensor] = {}
         self.processes = _distributed.ALONE
+        self._derivatives = Derivatives()
         self._tensors = MeasuredTensors(module, dtype, step.objects)
         self.layout = self._tensors.layout
         self.device = self._tensors.device
@@ -173,7 +177,8 @@ class BatchLosses:
             random.seed(self.noise_seed + index)
         given = self._point_buffers if buffers is None else buffers
         given = self._shared_buffers | given if self._shared_buffers else given
-        with self._kernels(), self._tensors.substituted(parameters, given):
+        raised = MeasuringPrecision(self.dtype) if self._tensors.raised else contextlib.nullcontext()
+        with self._kernels(), self._tensors.substituted(parameters, given), raised:
             return self._step(_batches.fresh(batch), index, parameters[0], observer)
 
     def _watched_loss(
@@ -273,7 +278,7 @@ class BatchLosses:
             return
         self._within_kernels = True
         try:
-            with forward_kernels() if forward else plain_kernels():
+            with forward_kernels() if forward else plain_kernels(), functional_embeddings(fused=forward):
                 yield
         finally:
             self._within_kernels = False

@@ -64,6 +64,7 @@ class MeasuredTensors:
         layout: Names and shapes of the trainable parameters.
         device: Where the first of them is.
         dtype: The measuring type.
+        raised: Whether some parameter is measured in another type than its own.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None, others: Iterable[Any] = ()):
@@ -76,6 +77,8 @@ class MeasuredTensors:
         self.layout = ParameterLayout.of(named)
         self.device = named[0][1].device
         self.dtype = dtype or measuring_dtype([parameter for _, parameter in named])
+        floating = [p.dtype for p in module.parameters() if p.is_floating_point()]
+        self.raised = any(own != self.dtype for own in floating)
 
     def current(self) -> bool:
         """Return whether the same parameters still train, and look again for places that hold the module's tensors.

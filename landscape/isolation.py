@@ -115,8 +115,14 @@ class _Tensors:
         for part, training in self.training:
             part.training = training
         for table, entries in self.registered:
-            table.clear()
-            table.update(entries)
+            if list(table.keys()) == list(entries):
+                # One by one: the tables of scripted modules have neither clear nor update.
+                for name, own in entries.items():
+                    if table[name] is not own:
+                        table[name] = own
+            else:
+                table.clear()
+                table.update(entries)
         for _, state in self._values.values():
             state.restore()
         for parameter, requires_grad, grad in self.parameters:

@@ -15,6 +15,7 @@ from torch import nn
 
 from landscape import _batches, _distributed
 from landscape._batch_losses import BatchLosses
+from landscape._derivatives import Derivatives
 from landscape._errors import MeasurementError
 from landscape._results import Evaluation
 from landscape._step import ModelStep, SkippedBatch, TrainingStep
@@ -181,6 +182,11 @@ class Objective(BatchLosses):
 
     # ------------------------------------------------------------------ tools of the measures
 
+    @property
+    def derivatives(self) -> Derivatives:
+        """Verdicts on whether gradient and Hessian products are the loss's, shared by all that `at`, `to`, ... make."""
+        return self._derivatives
+
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
         return self._tensors.flatten(tensors)
@@ -308,6 +314,7 @@ class Objective(BatchLosses):
         other._setup(self._step, self.module, batches, *settings)
         other._point = None if self._point is None else self._point.to(dtype)
         other._point_buffers, other._shared_buffers = self._point_buffers, self._shared_buffers
+        other._derivatives = self._derivatives
         return other
 
     def _at(self, vector: torch.Tensor | None) -> torch.Tensor | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape._layout import ParameterLayout
@@ -194,6 +195,7 @@ def fit_simplexes(
         )
     for end in pinned:
         objective.layout.unflatten(end)
+    require_gradient(objective)
     generator = np.random.default_rng(seed)
     found: list[torch.Tensor] = []
     with objective.session(), normalisation(objective, "recompute"):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape.averaging._batchnorm import batch_statistics
@@ -82,6 +83,7 @@ def fit_curve(
     curve = Curve(kind, points, objective.layout, end_buffers, batchnorm, objective)
     inner = curve.points[1:-1]
     if inner:
+        require_gradient(objective)
         with objective.session(), normalisation(objective, batchnorm):
             _descend(curve, objective, inner, steps, learning_rate, seed, progress)
     return curve

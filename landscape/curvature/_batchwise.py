@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from landscape._errors import MeasurementError
-from landscape.curvature._graph import batches_well, saved_bytes
+from landscape._graph import batches_well, saved_bytes
+from landscape._twice import CheapSecondDerivatives
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._selection import sublayout
-from landscape.curvature._twice import CheapSecondDerivatives
 from landscape.objective import Objective
 
 MEMORY_BUDGET = 4 * 2**30

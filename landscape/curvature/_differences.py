@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from landscape._errors import MeasurementError
-from landscape.curvature._graph import kinks
+from landscape._graph import kinks
 from landscape.curvature._operator import SymmetricOperator
 from landscape.objective import Objective
 
@@ -25,10 +25,9 @@ class DifferencedHessian(SymmetricOperator):
     Memory: a float64 copy of the parameters and the measured batches.
     """
 
-    strategy = "float64 finite differences of gradients"
-
-    def __init__(self, objective: Objective, vector: torch.Tensor | None = None):
+    def __init__(self, objective: Objective, vector: torch.Tensor | None = None, because: str = ""):
         super().__init__(objective.n_parameters, objective.dtype, objective.device, objective.layout)
+        self.strategy = "float64 finite differences of gradients" + (f" ({because})" if because else "")
         self._objective = objective if objective.dtype == torch.float64 else objective.to(torch.float64)
         point = objective.vector() if vector is None else torch.as_tensor(vector)
         # Held with the buffers of this moment: the operator stays at this point while training goes on.

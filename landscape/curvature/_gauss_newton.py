@@ -8,10 +8,11 @@ from typing import Protocol
 
 import torch
 
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
+from landscape._graph import is_cut_off
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
-from landscape.curvature._graph import is_cut_off
 from landscape.curvature._split import Split, require_composite, split
 from landscape.objective import Objective
 
@@ -91,6 +92,7 @@ class OutputOperator(BatchSum):
     outputs: str = ""
 
     def __init__(self, objective: Objective, vector: torch.Tensor | None, memory_budget: int, chunk_size: int):
+        require_gradient(objective)
         super().__init__(objective, vector, memory_budget, chunk_size)
         # A process without a batch has seen no loss function.
         self.outputs = next(filter(None, objective.processes.gather(self.outputs)), "")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape._step import ModelStep
@@ -135,6 +136,7 @@ def kfac(objective: Objective, method: str = "kfac", approximation: str = "expan
         raise ValueError(f"method is {method!r}; it must be 'kfac' or 'ekfac'")
     if approximation not in ("expand", "reduce"):
         raise ValueError(f"approximation is {approximation!r}; it must be 'expand' or 'reduce'")
+    require_gradient(objective)
     loss_fn = _plain_loss(objective)
     curvlinops = _curvlinops()
     # A copy at the objective's point: hooks and training do not meet.

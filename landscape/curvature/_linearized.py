@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
+from landscape._loss_functions import with_lost_weight
+from landscape._twice import weight_norm
 from landscape.curvature._operator import SymmetricOperator
 from landscape.objective import Objective
 
@@ -77,7 +79,7 @@ def _derivative(
         return torch.func.grad(lambda tensors: weight * objective.batch_loss(index, tensors))(at)
 
     try:
-        with _own_warnings_ignored(), _PlainSquares():
+        with _own_warnings_ignored(), _WrittenOut():
             return torch.func.linearize(gradient, parameters)[1]
     except (RuntimeError, TypeError, ValueError) as error:
         raise MeasurementError(
@@ -91,15 +93,20 @@ def _own_warnings_ignored() -> Iterator[None]:
     """Torch warns of its own ways: of constants that it registers a moment later, and of old parts of its tracer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)  # torch 2.14's own
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
         yield
 
 
-class _PlainSquares(TorchFunctionMode):
-    """Writes squared errors out: tracing the derivative of torch's own `mse_loss` kills the process (torch 2.13)."""
+class _WrittenOut(TorchFunctionMode):
+    """Replaces operations that cannot be traced right.
+
+    Tracing the derivative of torch's own `mse_loss` kills the process (torch 2.13), and the second derivative of
+    weight_norm is wrong.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (_squared_error if func is F.mse_loss else func)(*args, **(kwargs or {}))
+        return _WRITTEN_OUT.get(func, func)(*args, **with_lost_weight(func, kwargs or {}))
 
 
 def _squared_error(
@@ -118,3 +125,6 @@ def _squared_error(
     if reduction != "mean":
         return squares if reduction == "none" else squares.sum()
     return squares.mean() if weight is None else squares.sum() / weight.sum()
+
+
+_WRITTEN_OUT: dict[Any, Callable[..., torch.Tensor]] = {F.mse_loss: _squared_error, torch._weight_norm: weight_norm}

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._graph import nodes, reaches
 from landscape._loss_functions import LINKS, written_out
 from landscape._step import ModelStep
-from landscape.curvature._graph import nodes, reaches
 from landscape.losses import LossCall, LossWatcher, OtherCall
 from landscape.objective import Objective
 

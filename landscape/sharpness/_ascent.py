@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from landscape._derivatives import require_gradient
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ball import steepest
@@ -27,6 +28,7 @@ def one_step(
     Returns:
         One estimate a ρ: exact for one group, else with the standard error over groups.
     """
+    require_gradient(objective)
     with objective.session():
         groups = [objective] if group is None else objective.split(group)
         rises = [_rises(part, c, radii, norm) for part in groups]

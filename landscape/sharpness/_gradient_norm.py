@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from landscape._derivatives import require_gradient
 from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
@@ -29,6 +30,7 @@ def gradient_norm(objective: Objective, adaptive: bool = False) -> Estimate:
 
     Source: Zhao, Zhang & Hu 2022, arXiv:2202.03599 (as a penalty).
     """
+    require_gradient(objective)
     with objective.session():
         gradient = objective.gradient().double()
         require_finite(gradient.sum(), "gradient")

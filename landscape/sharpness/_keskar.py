@@ -9,6 +9,7 @@ import numpy as np
 import scipy.optimize
 import torch
 
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape._results import Estimate
@@ -70,6 +71,7 @@ def keskar(
         raise ValueError(f"subspace is {subspace}; its dimension lies between 1 and {objective.n_parameters}")
     if draws < 1 or iterations < 1:
         raise ValueError(f"draws is {draws} and iterations {iterations}; both must be at least 1")
+    require_gradient(objective)
     with objective.session(), objective.same_kernels():
         center = objective.loss()
         require_finite(center, "loss")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from landscape._derivatives import require_gradient
 from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
@@ -61,6 +62,7 @@ def worst_case(
     radii = check(rho, norm)
     if steps < 1:
         raise ValueError(f"steps is {steps}; at least one ascent step is needed")
+    require_gradient(objective)
     with objective.session():
         rises = []
         for radius in radii:

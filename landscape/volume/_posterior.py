@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape.curvature import SymmetricOperator, hessian
 from landscape.curvature._selection import joined, select, sublayout
@@ -59,6 +60,7 @@ class LocalPosterior:
         parameters: str | Sequence[str] | None = None,
         full_batch: bool = False,
     ):
+        require_gradient(objective)
         self.objective, self.nbeta, self.gamma = objective, nbeta, gamma
         layout = objective.layout
         self._patterns = parameters

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from landscape.curvature._graph import batches_well, is_cut_off, kinks, nodes, reaches, saved_bytes
+from landscape._graph import batches_well, is_cut_off, kinks, nodes, reaches, saved_bytes
 
 
 def test_saved_bytes_agree_with_what_torch_packs():

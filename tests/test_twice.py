@@ -8,8 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape import Objective
+from landscape._twice import CheapSecondDerivatives
 from landscape.curvature import hessian
-from landscape.curvature._twice import CheapSecondDerivatives
 
 CONVOLUTIONS = {
     "plain": (nn.Conv2d(3, 4, 3), (2, 3, 6, 6)),
