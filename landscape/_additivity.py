@@ -108,6 +108,16 @@ class Trial:
             return self.twice is not None
         return _close(whole, part + rest, tol, part, rest)
 
+    def telling(self, tol: float) -> bool:
+        """Whether part and rest have losses that differ by far more than rounding."""
+        whole, part, rest = self._losses()
+        return abs(part - rest) > _TELLING * tol * max(abs(whole), abs(part), abs(rest))
+
+    def claimed_share(self, divisor: Divisor) -> float:
+        """Return the part's share in the divisor of the whole."""
+        whole, part = divisor(self.whole, self.sizes[0]), divisor(self.part, self.sizes[1])
+        return (part or 0.0) / whole if whole else 0.0
+
     def share(self, tol: float) -> tuple[float, float] | None:
         """Return the part's share in a mean, and how far it may be off; None where the losses are no such mean."""
         whole, part, rest = self._losses()

@@ -207,9 +207,10 @@ def _opened(objective: Objective, dtype: torch.dtype, examples: int | None) -> I
     """Prepare the smallest batch whose loss has a gradient, or some examples of it."""
     counted = [index for index, weight in enumerate(objective.batch_weights) if weight > 0]
     for index in sorted(counted, key=lambda index: objective.batch_sizes[index]):
-        batch = objective.batches[index]
-        piece = batch if examples is None else next(iter(_batches.split(batch, examples)))
-        alone = objective._over([piece], dtype)
+        size = objective.batch_sizes[index]
+        examples = min(size, examples or size)
+        piece = next(iter(_batches.split(objective.batches[index], examples, objective._reading, index)))
+        alone = objective._over(_batches.DrawnBatches([piece], [examples]), dtype)
         with alone.session(), alone.same_kernels(), torch.enable_grad():
             place = _Place(alone, alone.n_examples / objective.n_examples)
             if place.differentiable:

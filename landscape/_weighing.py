@@ -16,8 +16,8 @@ from landscape._additivity import NOISY, PRECISE, Divisor, Experiment, Look, Tri
 from landscape._errors import MeasurementError
 from landscape._examples import Reading, outside
 
-_POINTS = (0, 1)
-_FURTHER = 2
+# The present weights are point 0, disturbed ones have other numbers.
+_PRESENT, _DISTURBED, _ALL = (0,), (1,), (0, 1, 2)
 # Readings of the batches that are tried before a loss is taken for no mean over examples.
 _READINGS = 3
 
@@ -112,6 +112,8 @@ def weigh(
     if not counted or (known is not None and known.by_hand and all(look.loss != look.loss for look in counted)):
         raise NoTargets(_NOTHING)
     reading, measured = readings[0], None
+    if given is None and sum(reading.counts) == 1:
+        known = Weighting("examples", "examples", evidence="there is one example, so sum and mean are the same")
     if given is not None:
         weighting = Weighting("weights", "given", evidence="batch_weight, as given")
     elif known is not None and known.divisor != "measured":
@@ -144,9 +146,9 @@ def _found(
         # A less likely reading must hold for every tensor, and be seen in a cut.
         if number and (not first or any(outside(batch, reading.plan) is not None for batch in made.batches)):
             continue
-        trials = [trial for trial in made.trials(_POINTS) if not number or trial.rest is not None]
+        trials = [trial for trial in made.trials(_PRESENT) if not number or trial.rest is not None]
         first = first or trials
-        weighting = _explained(trials, looks, reading.counts, tol)
+        weighting = _explained(trials, lambda made=made: made.trials(_DISTURBED), looks, reading.counts, tol)
         if weighting is not None:
             return weighting, reading, None
     reading = readings[0]
@@ -161,24 +163,57 @@ def _found(
     return Weighting("batches", "batches", evidence=_COMPARES), reading, None
 
 
-def _explained(trials: Sequence[Trial], looks: Sequence[Look], counts: Sequence[int], tol: float) -> Weighting | None:
-    """Return the first claim that all trials agree with: of the calls, of the number of examples, as mean or as sum."""
-    if not trials:
-        return None
-    for name in ("mean", "sum", "none", "examples"):
-        divide = _DIVISORS[name]
-        if any(divide(look, count) is None for look, count in zip(looks, counts, strict=True) if look.loss is not None):
-            continue
-        if all(trial.is_mean(divide, tol) for trial in trials):
-            return Weighting("examples", name, evidence=_checked("a mean", trials, tol))
-    if not all(trial.is_sum(tol) for trial in trials):
+def _explained(
+    trials: Sequence[Trial],
+    again: Callable[[], Sequence[Trial]],
+    looks: Sequence[Look],
+    counts: Sequence[int],
+    tol: float,
+) -> Weighting | None:
+    """Find the claim that the trials agree with.
+
+    Args:
+        trials: At the present weights.
+        again: Makes trials at disturbed weights. They decide where the present ones agree with several claims, as they
+            do when all examples have the same loss.
+        looks: The first evaluation of each batch.
+        counts: Number of examples in each.
+        tol: Rounding of losses.
+
+    Returns:
+        The weighting; None where no claim holds.
+    """
+    claims = [name for name in ("mean", "sum", "none", "examples") if _claimed(name, looks, counts)]
+    holding = [name for name in claims if trials and all(trial.is_mean(_DIVISORS[name], tol) for trial in trials)]
+    summed = bool(trials) and all(trial.is_sum(tol) for trial in trials)
+    if summed + len({_shares(trials, name) for name in holding}) > 1:
+        further = again()
+        telling = any(trial.telling(tol) for trial in trials)
+        kept = [name for name in holding if all(trial.is_mean(_DIVISORS[name], tol) for trial in further)]
+        still = summed and all(trial.is_sum(tol) for trial in further)
+        # Chaotic networks have no exact losses off their weights; then the present ones must tell.
+        holding, summed = (kept, still) if kept or still or not telling else (holding, summed)
+    if holding:
+        return Weighting("examples", holding[0], evidence=_checked("a mean", trials, tol))
+    if not summed:
         return None
     # A summed classification divides by its targets, other sums by their examples.
     calls = [call for look in looks for call in look.calls]
     classified = bool(calls) and all(call.reduction == "sum" and call.name in _BY_TARGET for call in calls)
-    name = "sum" if classified else "examples"
     constant, words = _constant(looks, counts)
-    return Weighting("examples", name, True, constant, _checked(f"a sum{words}", trials, tol))
+    evidence = _checked(f"a sum{words}", trials, tol)
+    return Weighting("examples", "sum" if classified else "examples", True, constant, evidence)
+
+
+def _claimed(name: str, looks: Sequence[Look], counts: Sequence[int]) -> bool:
+    """Whether every batch has a divisor of this name."""
+    used = [(look, count) for look, count in zip(looks, counts, strict=True) if look.loss is not None]
+    return all(_DIVISORS[name](look, count) is not None for look, count in used)
+
+
+def _shares(trials: Sequence[Trial], name: str) -> tuple[float, ...]:
+    """Return the part's share in each trial by a claim, to tell claims apart."""
+    return tuple(round(trial.claimed_share(_DIVISORS[name]), 6) for trial in trials)
 
 
 def _checked(kind: str, trials: Sequence[Trial], tol: float) -> str:
@@ -204,7 +239,7 @@ def _measured(experiment: Experiment, tol: float) -> list[float] | None:
         The divisors; None where the loss is no mean with weights that depend on the examples alone.
     """
     shares: dict[int, list[tuple[float, float]]] = {}  # by the way of cutting
-    for trial in experiment.trials((*_POINTS, _FURTHER)):
+    for trial in experiment.trials(_ALL):
         share = trial.share(tol)
         shares.setdefault(trial.way, []).extend([share] if share is not None else [])
     if any(abs(a - b) > e + f for found in shares.values() for a, e in found for b, f in found):
@@ -217,7 +252,7 @@ def _measured(experiment: Experiment, tol: float) -> list[float] | None:
     for index in used[1:]:
         found = [
             share_of(looks[0].loss, looks[1].loss, looks[2].loss, tol)  # type: ignore[arg-type]
-            for looks in (experiment.union(index, used[0], point) for point in _POINTS)
+            for looks in (experiment.union(index, used[0], point) for point in _ALL)
             if looks is not None
         ]
         best = min((share for share in found if share is not None), key=lambda share: share[1], default=None)

@@ -101,7 +101,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padding = torch.zeros(x.shape[:2], dtype=torch.bool)
-        padding[::2, -2:] = True
+        padding[x[:, 0, 0] > 0, -2:] = True
         return self.head(self.encoder(x, src_key_padding_mask=padding).mean(dim=1))
 
 

@@ -219,6 +219,7 @@ def test_steps_without_one_output_are_refused(cases, habit, message):
             measure(step(habit, cases))
 
 
+@pytest.mark.filterwarnings("ignore:the loss of Linear is measured as the mean over the batches")  # a squared mean
 def test_losses_that_are_no_likelihood_are_refused(cases):
     with pytest.raises(MeasurementError, match=r"distribution behind huber_loss is not known"):
         fisher(linear(*HUBER))
