@@ -25,7 +25,7 @@ from landscape.callbacks._components_rows import (
 )
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._resuming import find_former, run_path
-from landscape.callbacks._session import Session, losses
+from landscape.callbacks._session import Session
 from landscape.callbacks._state import ModuleState
 from landscape.callbacks._trajectory_layouts import ROUNDED, TrajectoryLayouts, vector_variables
 from landscape.objective import Objective
@@ -215,8 +215,9 @@ class SWATrajectory(LandscapeCallback):
         return bool(trainer.global_step >= self.start * trainer.max_steps)  # no end by epochs; -1 where there is none
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
-        """Measure the mean, the weights of this event among them."""
-        assert self._taken is not None
+        """Measure the mean, the weights of this event among them where they are kept."""
+        if self._taken is None:
+            return {}
         layout, stored = self._taken
         # The mean of other parameters ends where these begin to train.
         running = copy.deepcopy(self._mean) if layout == self._mean_layout else RunningMean()
@@ -240,60 +241,44 @@ class SWATrajectory(LandscapeCallback):
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
         assert self._layouts is not None
         state = self._layouts.state(module)
-        stored = self._snapshot(state)
+        stored, problem = self._snapshot(state)
         kept = self._events % self.keep == 0
         measured: dict[str, Any] = {"kept": int(kept)}
         vectors = {"weights": stored.float().numpy() if self.dtype == "bfloat16" else stored.numpy()}
         vectors["buffers"] = state.buffers()
         if self.evaluate:
+            self._taken = (state.layout, stored) if kept and problem is None else None
             try:
                 with session.processes.together():
-                    measured |= self._evaluated(session, trainer, module, row, (state.layout, stored) if kept else None)
+                    measured |= super()._measure(session, trainer, module, row)
                 vectors |= {"swa_buffers": state.buffers(self._fresh)} if kept else {}
             except Exception as error:
-                if self.on_error == "raise":
+                if self.on_error == "raise" or problem is not None:
                     raise
                 measured |= {"status": 1, "reason": sentence(error)}
                 self._failures.warn(
                     f"could not measure the loss at step {row['step']}, and recorded the weights alone: "
                     f"{sentence(error)}"
                 )
+        if problem is not None:
+            raise MeasurementError(problem)
         if kept:
             number, own = self._layouts.row(session, state, vectors, row["step"])
             measured |= {"layout": number} | own
         return self._follow(state, stored) | measured
 
-    def _evaluated(
-        self,
-        session: Session,
-        trainer: Any,
-        module: Any,
-        row: dict[str, Any],
-        taken: tuple[ParameterLayout, torch.Tensor] | None,
-    ) -> dict[str, Any]:
-        """Measure the loss of the iterate, and the mean with these weights in it where they are kept."""
-        if taken is None:
-            row |= losses(*session.evaluations(trainer, module, self.measured, self.batches))
-            return {}
-        self._taken = taken
-        try:
-            return super()._measure(session, trainer, module, row)
-        finally:
-            self._taken = None
-
     def _provenance(self, session: Session, trainer: Any, module: Any) -> dict[str, Any]:
         return super()._provenance(session, trainer, module) if self.evaluate else {}
 
-    def _snapshot(self, state: ModuleState) -> torch.Tensor:
-        """Return the weights as they read from the file."""
+    def _snapshot(self, state: ModuleState) -> tuple[torch.Tensor, str | None]:
+        """Return the weights as they read from the file, and why they cannot be recorded, if that is so."""
         exact = state.vector().cpu()
         stored = exact.to(ROUNDED[self.dtype]) if self.dtype else exact
+        problem = None
         if not torch.isfinite(stored).all():
             what = f"do not fit into {self.dtype}" if torch.isfinite(exact).all() else "are not finite"
-            raise MeasurementError(
-                f"the weights {what}, so they are not recorded; look at the learning rate, or at dtype="
-            )
-        return exact if self._events % self.keep else stored
+            problem = f"the weights {what}, so they are not recorded; look at the learning rate, or at dtype="
+        return (exact if self._events % self.keep else stored), problem
 
     def _follow(self, state: ModuleState, stored: torch.Tensor) -> dict[str, Any]:
         """Count the event and take its weights into the components."""

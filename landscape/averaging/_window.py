@@ -66,7 +66,7 @@ def _in_order(trajectory: Trajectory, values: torch.Tensor, objective: Objective
         return torch.cat([named[name].reshape(-1) for name in wanted.names])
     other = sorted({*averaged.names} ^ {*wanted.names} or {*averaged.names})[0]
     raise MeasurementError(
-        f"{trajectory.path} holds {len(values)} weights, and the parameters that train in the objective's "
-        f"{type(objective.module).__name__} are {objective.n_parameters} others ({other!r} differs): give an objective "
-        "of the same model with the same parameters unfrozen, or a window in which these train"
+        f"{trajectory.path} holds {len(values)} weights of another model than the objective's "
+        f"{type(objective.module).__name__}, or of other parameters of it ({other!r} differs): give one of the "
+        "same model with the same parameters unfrozen, or a window in which these train"
     )
