@@ -36,8 +36,8 @@ class Comparison:
     Attributes:
         agrees: Whether it is confirmed; None where the quotients are too noisy to tell.
         error: |quotient − claim| / max(|quotient|, |claim|) at the step that decided, else the least one seen.
-        claimed: Norm of the claim.
-        measured: Norm of the quotient at that step.
+        claimed: The claim, or the norm of a vector.
+        measured: The quotient at that step, or its norm.
         steps: The steps that were tried.
     """
 
@@ -66,25 +66,26 @@ def compare(
     Returns:
         The comparison.
     """
-    claim = float(torch.linalg.vector_norm(claimed))
+    claim = _number(claimed)
     before, gap_before = None, math.inf
     best = Comparison(None, math.inf, claim, math.nan, ())
     for count, step in enumerate(ladder.steps, 1):
         found = quotient(step)
         tried = ladder.steps[:count]
-        size = float(torch.linalg.vector_norm(found))
+        measured = _number(found)
+        size = max(abs(measured), abs(claim))
         gap = float(torch.linalg.vector_norm(found - claimed))
-        error = gap / max(size, claim) if gap else 0.0
+        error = gap / size if size > 0 else gap
         rounding = 500 * ladder.unit * magnitude / step
-        if error <= ladder.confirmed and (gap or max(size, claim) > rounding):
-            return Comparison(True, error, claim, size, tried)
+        if error <= ladder.confirmed and (gap or size > rounding):
+            return Comparison(True, error, claim, measured, tried)
         if before is not None:
             spread = float(torch.linalg.vector_norm(found - before))
             closest = min(gap, gap_before)
             if error > ladder.contradicted and closest > max(rounding, spread / _CONSISTENT):
-                return Comparison(False, error, claim, size, tried)
+                return Comparison(False, error, claim, measured, tried)
         if error < best.error:
-            best = Comparison(None, error, claim, size, tried)
+            best = Comparison(None, error, claim, measured, tried)
         before, gap_before = found, gap
     return dataclasses.replace(best, steps=ladder.steps)
 
@@ -93,3 +94,7 @@ def largest_error(comparisons: Sequence[Comparison]) -> float:
     """Return the largest error of the comparisons that told something; NaN where none did."""
     told = [comparison.error for comparison in comparisons if comparison.agrees is not None]
     return max(told, default=math.nan)
+
+
+def _number(tensor: torch.Tensor) -> float:
+    return float(tensor if tensor.ndim == 0 else torch.linalg.vector_norm(tensor))

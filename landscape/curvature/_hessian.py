@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from landscape._derivatives import ONCE_ONLY, is_once_only, require_gradient
+from landscape._derivative_probe import ONCE_ONLY, is_once_only
+from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError, SurrogateError
 from landscape._given import of_objective
 from landscape._graph import is_cut_off

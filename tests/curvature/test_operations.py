@@ -141,7 +141,7 @@ OPERATIONS = {
     "pinv": lambda z, w: torch.linalg.pinv(z * w),
     "einsum": lambda z, w: torch.einsum("ni,nj,i->nij", z, z, w),
     "fft": lambda z, w: torch.fft.rfft(z * w).abs(),
-    "stft": lambda z, w: torch.stft((z * w).reshape(-1), 8, window=w.detach(), return_complex=True).abs() ** 2,
+    "stft": lambda z, w: torch.stft((z * w).reshape(-1), 8, window=w, return_complex=True).abs() ** 2,
     # special functions
     **{
         f.__name__: lambda z, w, f=f: f((z * w).abs() + 0.5)
