@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from landscape._errors import MeasurementError
+from landscape._private import pytree
 
 
 class DrawnBatches(list[Any]):

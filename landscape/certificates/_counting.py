@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from landscape import _batches
 from landscape._errors import LandscapeError, MeasurementError
 from landscape._observe import KNOWING_CLASSES, LossObserver
+from landscape._private import pytree
 from landscape.objective import Objective
 
 _HALF_OF_THE_DIGITS = 3e-4  # of float32, relative to the largest score
