@@ -232,7 +232,7 @@ def restart_batches(trainer: Any) -> None:
     Args:
         trainer: The Trainer, within its fit.
     """
-    fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
+    fetcher: Any = getattr(trainer.fit_loop, "_data_fetcher", None)
     _require(hasattr(fetcher, "__iter__"), *_lightning(trainer), "lets the batches of an epoch begin again")
     iter(fetcher)
 

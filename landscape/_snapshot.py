@@ -143,7 +143,7 @@ class Snapshot:
         return list(array.flat) if array.dtype == object and array.size <= _LONGEST_WALK else ()
 
     def _container(self, value: Any) -> Iterable[Any]:
-        kind = next((kind for kind in type(value).__mro__ if kind in _KINDS), tuple)
+        kind: Any = next((kind for kind in type(value).__mro__ if kind in _KINDS), tuple)
         items = list(kind.items(value)) if issubclass(kind, dict) else list(kind.__iter__(value))
         if kind is not tuple:
             self._undo.append(functools.partial(_refill, value, kind, items))
