@@ -91,6 +91,7 @@ def _own_warnings_ignored() -> Iterator[None]:
     """Torch warns of its own ways: of constants that it registers a moment later, and of old parts of its tracer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)  # torch 2.14's own
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
         yield
 
