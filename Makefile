@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two test processes share two cores; more threads in each would only fight.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow docs bench lint format clean help
+.PHONY: demo test test-slow test-oldest test-newest test-field docs bench lint format clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,10 +20,26 @@ demo: $(READY)  ## train on digits, measure, draw the pictures (under 3 minutes 
 	$(BIN)/landscape demo --out demo
 
 test: $(READY)  ## the fast tests (under 5 minutes on 2 cores)
-	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow and not field"
 
 test-slow: $(READY)  ## the long tests: kills, whole trainings, calibration
-	$(THREADS) $(BIN)/python -m pytest -n 2 -m slow
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m "slow and not field"
+
+# nox makes the environments (.nox/oldest, .nox/newest) and keeps them; noxfile.py says what is in them.
+test-oldest test-newest: test-%: $(READY)
+	$(BIN)/nox --reuse-existing-virtualenvs --session $*
+
+test-oldest:  ## the fast tests with the lower bounds of setup.cfg
+test-newest:  ## the fast tests with the newest versions of everything (a CUDA build of torch, 5.5 GB)
+
+# The modules ask for torchvision and for ranges of torch, whose resolver would replace a CPU build of torch: they are
+# installed without dependencies, so the file lists these too.
+build/field: $(READY) requirements-field.txt
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ --requirement requirements-field.txt
+
+test-field: build/field  ## unmodified modules of other packages (transformers, peft, ...), randomly initialised
+	PYTHONPATH=build/field $(THREADS) $(BIN)/python -m pytest -n 2 -m field tests/field
 
 docs: $(READY)  ## execute the examples in docstrings, and the notebooks
 	$(THREADS) $(BIN)/python -m pytest --doctest-modules landscape callbacks
@@ -53,4 +69,4 @@ bench: build/peers  ## side by side with PyHessian, curvlinops and hessian-eigen
 	PYTHONPATH=build/peers $(THREADS) $(BIN)/python benchmarks/bench.py
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .nox build demo .mypy_cache .ruff_cache .pytest_cache

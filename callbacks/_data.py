@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from landscape import _batches
 from landscape._batches import DrawnBatches
+from landscape._private import pytree, validation_source
 from landscape.callbacks._drawing import draw_one
 from landscape.callbacks._sampling import length_of
 from landscape.isolation import isolated
@@ -31,8 +31,8 @@ def validation_loaders(trainer: Any, module: Any) -> Any:
     if trainer.val_dataloaders is not None or not trainer.enable_validation:
         return trainer.val_dataloaders
     # Lightning sets them up before the first epoch that validates, which may be late; the source is asked by itself.
-    source = getattr(trainer.fit_loop.epoch_loop.val_loop, "_data_source", None)
-    if source is None or not source.is_defined():
+    source = validation_source(trainer)
+    if not source.is_defined():
         return None
     with isolated(module, [trainer.datamodule]):
         return source.dataloader()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from landscape._errors import MeasurementError
+from landscape._private import pytree, restart_batches
 
 _KEY = "landscape_fork"
 
@@ -66,7 +66,7 @@ def restore_generators(trainer: Any, states: dict[str, Any]) -> None:
         generator.set_state(state)
     # Of a resumed training Lightning has begun to iterate before any hook, with numbers drawn and workers seeded from
     # the generators as they were: begin again, as the first training did after the kept epoch.
-    iter(trainer.fit_loop._data_fetcher)
+    restart_batches(trainer)
 
 
 def stored_states(checkpoint: dict[str, Any]) -> dict[str, Any]:

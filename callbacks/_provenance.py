@@ -55,7 +55,8 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    # The metadata of some builds leave out the local part (+cu130), which says what torch was built for.
+    return found | {"torch": str(torch.__version__)}
 
 
 def plain(value: Any) -> Any:

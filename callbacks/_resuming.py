@@ -27,8 +27,8 @@ class Resumable(abc.ABC):
     @property
     def state_key(self) -> str:
         """Distinct for two callbacks of one class with different settings, as Lightning asks."""
-        key: str = self._generate_state_key(name=self.name, **plain(self._settings()))  # type: ignore[attr-defined]
-        return key
+        settings = {"name": self.name, **plain(self._settings())}
+        return f"{type(self).__qualname__}{settings}"
 
     def state_dict(self) -> dict[str, Any]:
         """Say which file the run is recorded in."""

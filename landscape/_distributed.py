@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape._errors import LandscapeError, MeasurementError
+from landscape._private import COLLECTIVES, TorchDispatchMode
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -285,5 +285,5 @@ class _Listener(TorchDispatchMode):
     heard = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.heard |= func.namespace in ("c10d", "_c10d_functional", "_c10d_functional_autograd")
+        self.heard |= func.namespace in COLLECTIVES
         return func(*args, **(kwargs or {}))

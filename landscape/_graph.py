@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from landscape._private import saved_tensors
+
 # Backward nodes of functions whose first derivative jumps, by the start of their names.
 _KINKED = (
     "Abs",
@@ -116,21 +118,12 @@ def saved_bytes(roots: Iterable[torch.Tensor], ignored: Iterable[torch.Tensor] =
     """
     storages: dict[int, int] = {}
     for node in nodes(roots):
-        for saved in _saved(node):
+        for saved in saved_tensors(node):
             storage = saved.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     for tensor in ignored:
         storages.pop(tensor.untyped_storage().data_ptr(), None)
     return sum(storages.values())
-
-
-def _saved(node: Any) -> Iterator[torch.Tensor]:
-    names = [name for name in dir(node) if name.startswith("_saved_") or name == "saved_tensors"]
-    for name in names:
-        value = getattr(node, name)
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, torch.Tensor) and item.layout is torch.strided:
-                yield item
 
 
 def _plain(node: Any) -> str:

@@ -1,13 +1,17 @@
-"""Switch off what makes a model fast but keeps it from being differentiated twice, or makes its value depend on how."""
+"""Choose the kernels a model is evaluated by: ones with second derivatives, or ones that give the same function."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import functools
+from collections.abc import Iterator
 
-import torch.utils.checkpoint as checkpointing
+import torch
+import torch.nn.functional as F  # noqa: N812
 from torch.backends import cuda, mha
+
+from landscape._errors import MeasurementError
+from landscape._private import checkpointing_off
 
 # The switches of scaled dot-product attention, of all devices; `torch.nn.attention.sdpa_kernel` sets them too, but
 # takes longer for it than a small network for its forward pass.
@@ -22,36 +26,30 @@ _FUSED = (
 def forward_kernels() -> Iterator[None]:
     """Evaluate a model where no derivative is taken, by what gives the same function as `plain_kernels`.
 
-    - Transformer layers leave out their inference fast path, which runs in eval mode without gradients only and treats
+    - The inference fast path of transformer layers is off. It runs in eval mode without gradients only and treats
       padded positions in another way, so that a loss and the loss beside its gradient would disagree.
-    - Activation checkpointing is off: it evaluates the module again in the backward pass, when its parameters are no
-      longer the substituted ones, and gives wrong derivatives without a word.
+    - Activation checkpointing is off. It evaluates the module again in the backward pass, when the substituted
+      parameters have left it, and gives wrong derivatives without a word.
 
-    Fused attention stays: it computes the same numbers but for rounding.
+    Fused attention stays on. It computes the same numbers but for rounding.
 
     Yields:
         Nothing.
     """
     fast = mha.get_fastpath_enabled()
-    without_reentrant = checkpointing._checkpoint_without_reentrant_generator
-    reentrant = checkpointing.CheckpointFunction
     mha.set_fastpath_enabled(False)
-    # Modules hold `checkpoint` itself by many names, so what it calls is replaced.
-    checkpointing._checkpoint_without_reentrant_generator = _no_checkpoint
-    checkpointing.CheckpointFunction = _DirectCall  # type: ignore[assignment,misc]
     try:
-        yield
+        with checkpointing_off():
+            yield
     finally:
         mha.set_fastpath_enabled(fast)
-        checkpointing._checkpoint_without_reentrant_generator = without_reentrant
-        checkpointing.CheckpointFunction = reentrant  # type: ignore[misc]
 
 
 @contextlib.contextmanager
 def plain_kernels() -> Iterator[None]:
     """Evaluate a model by operations with second derivatives: as `forward_kernels`, and attention by the math kernel.
 
-    The fused kernels of attention have no double backward.
+    The fused kernels of attention have no double backward. The first use differentiates the math kernel twice.
 
     Yields:
         Nothing.
@@ -63,6 +61,7 @@ def plain_kernels() -> Iterator[None]:
             if on:
                 enable(False)
         cuda.enable_math_sdp(True)
+        _check_attention()
         with forward_kernels():
             yield
     finally:
@@ -72,13 +71,17 @@ def plain_kernels() -> Iterator[None]:
         cuda.enable_math_sdp(math)
 
 
-def _no_checkpoint(*args: Any, **kwargs: Any) -> Iterator[None]:
-    yield
-
-
-class _DirectCall:
-    """Runs the function, where the reentrant checkpoint would run it without a graph."""
-
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        return function(*args)
+@functools.cache
+def _check_attention() -> None:
+    """Differentiate attention twice; call it where the fused kernels are off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(1, 1, 2, 2, requires_grad=True)
+        out = F.scaled_dot_product_attention(x, x, x).square().sum()
+        (gradient,) = torch.autograd.grad(out, x, create_graph=True)
+        try:
+            torch.autograd.grad(gradient.sum(), x)
+        except RuntimeError as error:
+            raise MeasurementError(
+                f"torch {torch.__version__} no longer differentiates attention twice when its fused kernels are "
+                "switched off, which landscape relies on; install an earlier torch, or a newer landscape"
+            ) from error

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import random
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
-# Attributes that lead out of the measured object into the training machinery, which a measurement never runs.
-_MACHINE_NAMES = frozenset({"_trainer", "trainer", "_fabric", "_loggers"})
-_TABLES = frozenset({"_parameters", "_buffers", "_modules"})
+from landscape._errors import MeasurementError
+from landscape._private import MACHINE_CLASSES, MACHINE_NAMES, REGISTRIES
+from landscape._tensor_state import TensorState
+
 _ATOMS: tuple[Any, ...] = (
     str,
     bytes,
@@ -38,7 +39,9 @@ _MACHINERY = frozenset(
     | {"threading", "weakref"}
     | {"aim", "clearml", "comet_ml", "mlflow", "neptune", "tensorboard", "wandb"}
 )
-_MACHINES = frozenset({"Trainer", "_BaseDataLoaderIter"})
+# Containers whose items are put back by the methods of their builtin kind: subclasses may refuse or watch changes.
+_KINDS: tuple[Any, ...] = (OrderedDict, dict, list, set, deque)
+_UNSET = object()
 # Longer containers (file lists of a dataset) are kept as they are, without a look at every item.
 _LONGEST_WALK = 10_000
 # Larger arrays are the data itself, which reading does not change; metric states and counters are far below.
@@ -50,9 +53,9 @@ class Snapshot:
 
     Walks attributes of objects, dicts, lists, sets, deques, and what functions close over. Tensors and arrays up to a
     million elements are copied and written back in place, so that their identity is kept; random generators are
-    rewound; containers get their former items back. What runs on its own is not followed: the Trainer, worker
-    processes, queues, log handlers.
-    State that Python does not show (iterators, generators, C extensions) stays as the measurement leaves it.
+    rewound. Containers, attributes and slots are written to where they differ from what they were, so objects that
+    cannot be changed are left alone. What runs on its own is not followed: the Trainer, worker processes, queues, log
+    handlers. State that Python does not show (iterators, generators, C extensions) stays as the measurement leaves it.
 
     Args:
         roots: Where to start.
@@ -71,9 +74,22 @@ class Snapshot:
             self._walk(root)
 
     def restore(self) -> None:
-        """Put everything back; later changes first, so that nested state lands in restored containers."""
+        """Put everything back; later changes first, so that nested state lands in restored containers.
+
+        Raises:
+            MeasurementError: Something has changed and cannot be put back. All else has been.
+        """
+        refused = []
         for undo in reversed(self._undo):
-            undo()
+            try:
+                undo()
+            except Exception as error:
+                refused.append(error)
+        if refused:
+            raise MeasurementError(
+                f"the measurement changed an object that does not let its state be put back ({refused[0]}); keep such "
+                "an object out of the module and its data, or let evaluation leave it alone"
+            ) from refused[0]
 
     def _walk(self, root: Any) -> None:
         # An explicit stack: module trees and linked user objects may be deeper than Python's recursion limit.
@@ -89,13 +105,15 @@ class Snapshot:
         if isinstance(value, torch.Tensor):
             self._tensor(value)
         elif isinstance(value, np.ndarray):
-            self._array(value)
+            return self._array(value)
         elif isinstance(value, torch.Generator):
             state = value.get_state()
             self._undo.append(lambda: _void(value.set_state(state)))
         elif isinstance(value, np.random.Generator):
-            bits = value.bit_generator.state
-            self._undo.append(lambda: setattr(value.bit_generator, "state", bits))
+            return (value.bit_generator,)
+        elif isinstance(value, np.random.BitGenerator):
+            bits = value.state
+            self._undo.append(lambda: setattr(value, "state", bits))
         elif isinstance(value, np.random.RandomState):
             legacy = value.get_state()
             self._undo.append(lambda: value.set_state(legacy))
@@ -117,30 +135,20 @@ class Snapshot:
         if not torch.nn.parameter.is_lazy(tensor) and tensor.numel() <= _LARGEST_COPY:
             self._undo.append(TensorState(tensor).restore)
 
-    def _array(self, array: np.ndarray) -> None:
-        if array.dtype == object or array.size > _LARGEST_COPY or not array.flags.writeable:
-            return
+    def _array(self, array: np.ndarray) -> Iterable[Any]:
+        if array.size > _LARGEST_COPY or not array.flags.writeable:
+            return ()
         kept = array.copy()
         self._undo.append(lambda: np.copyto(array, kept))
+        return list(array.flat) if array.dtype == object and array.size <= _LONGEST_WALK else ()
 
     def _container(self, value: Any) -> Iterable[Any]:
-        items: Any
-        if isinstance(value, dict):
-            entries = dict(value)
-            self._undo.append(lambda: _refill(value, value.update, entries))
-            items = entries.values()
-        elif isinstance(value, list):
-            listed = list(value)
-            self._undo.append(lambda: value.__setitem__(slice(None), listed))
-            items = listed
-        elif isinstance(value, (set, deque)):
-            gathered = list(value)
-            add = value.update if isinstance(value, set) else value.extend
-            self._undo.append(lambda: _refill(value, add, gathered))
-            items = gathered
-        else:
-            items = value
-        return items if len(items) <= _LONGEST_WALK else ()
+        kind: Any = next((kind for kind in type(value).__mro__ if kind in _KINDS), tuple)
+        items = list(kind.items(value)) if issubclass(kind, dict) else list(kind.__iter__(value))
+        if kind is not tuple:
+            self._undo.append(functools.partial(_refill, value, kind, items))
+        held = [item for _, item in items] if issubclass(kind, dict) else items
+        return held if len(held) <= _LONGEST_WALK else ()
 
     def _attributes(self, value: Any) -> list[Any]:
         table = getattr(value, "__dict__", None)
@@ -151,10 +159,10 @@ class Snapshot:
         def undo() -> None:
             for name in [name for name in table if name not in entries]:
                 del table[name]
-            table.update(entries)
+            table.update({name: entry for name, entry in entries.items() if table.get(name, _UNSET) is not entry})
 
         self._undo.append(undo)
-        outside = _MACHINE_NAMES | _TABLES if id(value) in self._kept else _MACHINE_NAMES
+        outside = MACHINE_NAMES.union(REGISTRIES) if id(value) in self._kept else MACHINE_NAMES
         return [entry for name, entry in entries.items() if name not in outside] + self._children(value)
 
     @staticmethod
@@ -163,42 +171,11 @@ class Snapshot:
         return list(value.children()) if isinstance(value, torch.nn.Module) else []
 
     def _slots(self, value: Any) -> list[Any]:
-        names = {name for kind in type(value).__mro__ for name in _slot_names(kind)}
-        held = {name: getattr(value, name) for name in names if hasattr(value, name)}
-        for name, entry in held.items():
-            # Past a frozen dataclass's own __setattr__, which would refuse.
-            self._undo.append(functools.partial(object.__setattr__, value, name, entry))
-        return list(held.values())
-
-
-class TensorState:
-    """A tensor's storage, values, type and `requires_grad`, restored into the same object."""
-
-    def __init__(self, tensor: torch.Tensor):
-        self._tensor = tensor
-        self._data = tensor.data
-        self._values = tensor.detach().clone()
-
-    def restore(self) -> None:
-        """Put the values back in place; where the tensor was given other storage or another type, its own one too."""
-        # An inference tensor may be written to in inference mode only.
-        with torch.no_grad(), torch.inference_mode(self._tensor.is_inference() or torch.is_inference_mode_enabled()):
-            if self._moved():
-                self._tensor.data = self._data
-            # `.data` leaves the version counter alone: graphs that the training still holds stay valid.
-            if self._tensor.layout != torch.strided:
-                self._tensor.copy_(self._values)  # of a sparse tensor, `.data` is a copy
-            elif self._data.shape == self._values.shape:
-                self._tensor.data.copy_(self._values)
-            else:
-                self._tensor.data = self._values
-
-    def _moved(self) -> bool:
-        now, then = self._tensor, self._data
-        if now.layout != torch.strided or then.layout != torch.strided:
-            return False
-        described = (now.dtype, now.device, now.shape, now.stride())
-        return described != (then.dtype, then.device, then.shape, then.stride()) or now.data_ptr() != then.data_ptr()
+        slots = [slot for kind in type(value).__mro__ for slot in vars(kind).values() if _is_slot(kind, slot)]
+        held = [(slot, _content(slot, value)) for slot in slots]
+        for slot, entry in held:
+            self._undo.append(functools.partial(_put_back, slot, value, entry))
+        return [entry for _, entry in held if entry is not _UNSET]
 
 
 def _closed_over(function: types.FunctionType) -> list[Any]:
@@ -217,30 +194,46 @@ def _bound(cell: types.CellType) -> bool:
 
 def _runs_on_its_own(value: Any) -> bool:
     kinds = type(value).__mro__
-    return any(kind.__module__.partition(".")[0] in _MACHINERY or kind.__name__ in _MACHINES for kind in kinds)
+    return any(kind.__module__.partition(".")[0] in _MACHINERY or kind.__name__ in MACHINE_CLASSES for kind in kinds)
 
 
-def _slot_names(kind: type) -> list[str]:
-    slots = kind.__dict__.get("__slots__", ())
-    names = [slots] if isinstance(slots, str) else list(slots)
-    mangled = [f"_{kind.__name__.lstrip('_')}{n}" if n.startswith("__") else n for n in names]
-    return [name for name in mangled if isinstance(kind.__dict__.get(name), types.MemberDescriptorType)]
+def _is_slot(kind: type, attribute: Any) -> bool:
+    """Tell a slot that a Python class declares from the members of a C class, most of which are read-only."""
+    return isinstance(attribute, types.MemberDescriptorType) and "__slots__" in vars(kind)
 
 
-def _refill(container: Any, add: Callable[[Any], Any], items: Any) -> None:
-    """Put items back into a container that has changed; one that has not may be under iteration right now."""
-    if len(container) == len(items):
-        now, then = (held.items() if isinstance(held, dict) else held for held in (container, items))
-        if all(_same(one, other) for one, other in zip(now, then, strict=True)):
-            return
-    container.clear()
-    add(items)
+def _content(slot: Any, value: Any) -> Any:
+    try:
+        return slot.__get__(value, type(value))
+    except AttributeError:
+        return _UNSET
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other) == 2:
-        return all(a is b for a, b in zip(one, other, strict=True))  # a dict's item
-    return one is other
+def _put_back(slot: Any, value: Any, entry: Any) -> None:
+    # By the slot itself: a frozen dataclass's `__setattr__` would refuse, and a property may hide the slot's name.
+    if _content(slot, value) is entry:
+        return
+    if entry is _UNSET:
+        slot.__delete__(value)
+    else:
+        slot.__set__(value, entry)
+
+
+def _refill(container: Any, kind: Any, items: list[Any]) -> None:
+    """Give a container its former items, in their order, unless it has them."""
+    if issubclass(kind, dict):
+        present = list(kind.items(container))
+        if not _same([part for pair in present for part in pair], [part for pair in items for part in pair]):
+            kind.clear(container)
+            for key, item in items:
+                kind.__setitem__(container, key, item)
+    elif not _same(list(kind.__iter__(container)), items):
+        kind.clear(container)
+        (kind.update if kind is set else kind.extend)(container, items)
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _void(_: Any) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._private import registries
 from landscape._references import Entry, find_references, replaced
 
 
@@ -87,7 +88,7 @@ class Places:
         """Find the places anew, also those that came after the last search."""
         self.searches += 1
         parts = list(self._module.modules())
-        self._tables: list[Any] = [t for part in parts for t in (part._modules, part._parameters, part._buffers)]
+        self._tables: list[Any] = [table for part in parts for table in registries(part)]
         self._size = sum(map(len, self._tables))
         self._watched = [(table, key, own) for table in self._tables for key, own in table.items()]
         self._places = [entry for entry in self._watched if isinstance(entry[2], torch.Tensor)]

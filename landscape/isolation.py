@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,7 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from landscape._snapshot import Snapshot, TensorState
+from landscape._private import attached_trainer, eager, registries
+from landscape._snapshot import Snapshot
+from landscape._tensor_state import TensorState
 
 # What Lightning writes to from within a training step; the session mutes them instead of restoring them.
 _MUTED = ("log", "log_dict", "print")
@@ -55,10 +56,7 @@ def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) 
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device_type, enabled=False))
-        if "torch._dynamo" in sys.modules:
-            # Compiled modules and functions donate the buffers that a second derivative would need. Nothing can have
-            # been compiled before this import, which is too slow to be made for nothing.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(eager())
         if mute:
             stack.enter_context(_muted(module))
         yield
@@ -94,7 +92,7 @@ class _Tensors:
         self._values: dict[int, tuple[torch.Tensor, TensorState]] = {}
         self.parameters: list[tuple[nn.Parameter, bool, torch.Tensor | None]] = []
         for part in module.modules():
-            for table in (part._parameters, part._buffers, part._modules):
+            for table in registries(part):
                 self.registered.append((table, dict(table)))
         for parameter in module.parameters():
             self.parameters.append((parameter, parameter.requires_grad, parameter.grad))
@@ -166,18 +164,18 @@ class _Silence:
 def _muted(module: nn.Module) -> Iterator[None]:
     """Silence the logging of every LightningModule in the tree, by instance attributes that hide the methods."""
     speaking = [part for part in module.modules() if hasattr(part, "log_dict") and hasattr(part, "training_step")]
-    trainers = {id(t): t for t in (getattr(part, "_trainer", None) for part in speaking) if t is not None}
-    loggers = [(t, t._loggers) for t in trainers.values() if hasattr(t, "_loggers")]
+    trainers = {id(t): t for t in map(attached_trainer, speaking) if t is not None}
+    loggers = [(t, t.loggers) for t in trainers.values() if hasattr(t, "loggers")]
     hidden = [(part, {n: part.__dict__[n] for n in _MUTED if n in part.__dict__}) for part in speaking]
     try:
         for part in speaking:
             part.__dict__.update(dict.fromkeys(_MUTED, _Silence()))
         for trainer, kept in loggers:
-            trainer._loggers = [_Silence() for _ in kept]
+            trainer.loggers = [_Silence() for _ in kept]
         yield
     finally:
         for trainer, kept in loggers:
-            trainer._loggers = kept
+            trainer.loggers = kept
         for part, entries in hidden:
             for name in _MUTED:
                 part.__dict__.pop(name, None)

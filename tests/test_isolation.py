@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from landscape import Objective
+from landscape._errors import MeasurementError
 from landscape.isolation import isolated
 
 
@@ -332,3 +333,117 @@ def test_logging_is_silent_with_a_trainer_attached(cases, tmp_path, capsys):
     assert capsys.readouterr().out.count("a word") == 2
     assert "log" not in module.__dict__
     assert float(trainer.callback_metrics["loss_epoch"]) == pytest.approx(np.mean(callback.losses), rel=1e-6)
+
+
+def test_used_paths_stay_as_they_are(tmp_path):
+    # On Python 3.13 a used path has a slot (`_raw_path`) whose name a property without a setter hides.
+    module = nn.Linear(1, 1)
+    module.folder = tmp_path / "data"
+    before = (str(module.folder), hash(module.folder), module.folder.parts)
+    with isolated(module):
+        assert module.folder.name == "data"
+        module.folder = tmp_path / "elsewhere"
+    assert (str(module.folder), hash(module.folder), module.folder.parts) == before
+
+
+class Base:
+    __slots__ = ("hidden", "late")
+
+
+class Hiding(Base):
+    """Hides a slot of its base behind a property without a setter, as pathlib does."""
+
+    __slots__ = ()
+
+    @property
+    def hidden(self):
+        return Base.hidden.__get__(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    items: list[int]
+
+
+def test_slots_are_put_back_and_unset_where_they_were_unset():
+    module = nn.Linear(1, 1)
+    module.hiding, module.frozen = Hiding(), Frozen([1])
+    Base.hidden.__set__(module.hiding, "before")
+    with isolated(module):
+        Base.hidden.__set__(module.hiding, "within")
+        module.hiding.late = 1
+        object.__setattr__(module.frozen, "items", [2])
+    assert module.hiding.hidden == "before"
+    assert not hasattr(module.hiding, "late")
+    assert module.frozen == Frozen([1])
+
+
+class Refusing(dict):
+    """Refuses changes by its own methods, as the outputs of Hugging Face models do."""
+
+    def update(self, *args, **kwargs):
+        raise TypeError("no update")
+
+    def clear(self):
+        raise TypeError("no clear")
+
+
+class RefusingList(list):
+    def __setitem__(self, *args):
+        raise TypeError("no assignment")
+
+
+def test_containers_that_refuse_changes_are_put_back():
+    module = nn.Linear(1, 1)
+    module.output, module.steps = Refusing(a=1, b=2), RefusingList([1, 2])
+    with isolated(module):
+        module.output["c"] = 3
+        module.steps.append(3)
+    assert list(module.output.items()) == [("a", 1), ("b", 2)]
+    assert module.steps == [1, 2]
+
+
+class Sealed(np.random.BitGenerator):
+    """A generator whose state can be read and not set."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.reads = 0
+
+    @property
+    def state(self):
+        return {"reads": self.reads}
+
+    @state.setter
+    def state(self, value):
+        raise TypeError("this generator does not go back")
+
+
+def test_what_cannot_be_put_back_is_named_and_all_else_is_put_back():
+    module = nn.Linear(1, 1)
+    module.first, module.sealed, module.last = [1], Sealed(), [1]
+    weight = module.weight.detach().clone()
+
+    def measure():
+        with isolated(module):
+            module.first.append(2)
+            module.last.append(2)
+            module.weight.data.add_(1)
+
+    with pytest.raises(MeasurementError, match="does not go back"):
+        measure()
+    assert module.first == module.last == [1]
+    assert torch.equal(module.weight, weight)
+
+
+def test_generators_and_lists_within_arrays_of_objects_are_put_back():
+    module = nn.Linear(1, 1)
+    module.array = np.array([[1], None], dtype=object)
+    module.bits = np.random.PCG64(3)
+    before = np.random.Generator(np.random.PCG64(3)).random()
+    with isolated(module):
+        module.array[0].append(2)
+        module.array[1] = "other"
+        np.random.Generator(module.bits).random()
+    assert module.array.tolist() == [[1], None]
+    assert np.random.Generator(module.bits).random() == before

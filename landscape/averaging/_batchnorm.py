@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
+from landscape._private import BatchNorm
 from landscape.objective import Objective
 
 
@@ -85,12 +85,12 @@ def recompute_batchnorm(
     return statistics
 
 
-def batchnorm_layers(module: nn.Module) -> dict[str, _BatchNorm]:
+def batchnorm_layers(module: nn.Module) -> dict[str, BatchNorm]:
     """Return the batch normalisations that track statistics, by their qualified names."""
     return {
         name: part
         for name, part in module.named_modules()
-        if isinstance(part, _BatchNorm) and part.track_running_stats and part.running_mean is not None
+        if isinstance(part, BatchNorm) and part.track_running_stats and part.running_mean is not None
     }
 
 

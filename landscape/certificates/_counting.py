@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from landscape import _batches
 from landscape._errors import LandscapeError, MeasurementError, WeightingWarning
+from landscape._private import pytree
 from landscape.losses import LossCall, LossWatcher
 from landscape.objective import Objective
 

@@ -12,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.utils import _pytree as pytree
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape._parameters import trainable
+from landscape._private import REGISTRIES, BatchNorm, Norm, pytree
 from landscape.isolation import isolated
 
 Architecture = Callable[[], nn.Module]
-
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 # Counts steps of training; in eval mode nothing depends on it (but for a momentum of None, in train mode alone).
 _COUNTER = "num_batches_tracked"
@@ -51,9 +48,7 @@ class Skeleton:
         self.layout = ParameterLayout.of(named)
         self.parameters = dict(named)
         named_rest = itertools.chain(module.named_parameters(), module.named_buffers())
-        counters = {
-            f"{name}.{_COUNTER}".lstrip(".") for name, part in module.named_modules() if isinstance(part, _NormBase)
-        }
+        counters = {f"{name}.{_COUNTER}".lstrip(".") for name, part in module.named_modules() if isinstance(part, Norm)}
         rest = [pair for pair in named_rest if pair[0] not in self.parameters and pair[0] not in counters]
         self.others = {name: tensor for name, tensor in rest if tensor.is_floating_point()}
         self.whole = {name: tensor for name, tensor in rest if not tensor.is_floating_point()}
@@ -174,7 +169,7 @@ def require_nothing_beside(skeleton: Skeleton) -> None:
         f"{name}.{key}".lstrip(".")
         for name, part in skeleton.module.named_modules()
         for key, value in vars(part).items()
-        for leaf in pytree.tree_leaves(value if key not in _REGISTRIES else None)
+        for leaf in pytree.tree_leaves(value if key not in REGISTRIES else None)
         if isinstance(leaf, (torch.Tensor, np.ndarray)) and id(leaf) not in held
     ]
     for name in [*skeleton.whole, *beside]:
@@ -195,7 +190,7 @@ def _words(entry: Any) -> str:
 
 def _refuse(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        if isinstance(part, _BatchNorm) and part.running_mean is None:
+        if isinstance(part, BatchNorm) and part.running_mean is None:
             raise MeasurementError(
                 f"the batch normalisation {name!r} keeps no running statistics, so that the answer to one example "
                 "depends on the others of its batch; this is no function of one example, and no bound is for it"

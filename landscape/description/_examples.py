@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils import _pytree as pytree
 
 from landscape import _batches
 from landscape._errors import MeasurementError
+from landscape._private import pytree
 
 Integers = npt.NDArray[np.int64]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
@@ -28,6 +29,9 @@ def test_interval_is_scipys_percentile_bootstrap() -> None:
     x = rng.normal(size=20)
     y = x + rng.normal(size=20)
     found = kendall(x, y, n_bootstrap=400, seed=3)
+    generator = (
+        "rng" if "rng" in inspect.signature(scipy.stats.bootstrap).parameters else "random_state"
+    )  # scipy < 1.15
     expected = scipy.stats.bootstrap(
         (x, y),
         lambda a, b: scipy.stats.kendalltau(a, b).statistic,
@@ -35,7 +39,7 @@ def test_interval_is_scipys_percentile_bootstrap() -> None:
         vectorized=False,
         n_resamples=400,
         method="percentile",
-        rng=np.random.default_rng(3),
+        **{generator: np.random.default_rng(3)},
     ).confidence_interval
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.axis import Tick
+from matplotlib.axis import Axis, Tick
 from matplotlib.text import Text
 
 from landscape.analysis import (
@@ -52,7 +51,7 @@ def test_words_stay_within_the_picture(grid: list[Path], name: str) -> None:
     figure = getattr(axes, "flat", [axes])[0].figure
     figure.draw_without_rendering()
     width, height = figure.bbox.size
-    every = [axis for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis)]
+    every = figure.findobj(Axis)
     ticks = {label for axis in every for tick in axis.findobj(Tick) for label in (tick.label1, tick.label2)}
     seen = {label for axis in every for tick in axis._update_ticks() for label in (tick.label1, tick.label2)}
     for text in set(figure.findobj(Text)) - (ticks - seen):  # ticks outside of the axes' limits are not drawn

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from landscape.record import Coordinate, GroupSchema, Recorder, Variable
 
 mpl.use("Agg")
 
 
+class Both(Result):
+    """Keeps stdout and stderr apart and has both in `output`."""
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+class OldRunner(CliRunner):
+    """Gives what that of click 8.2 does, by that of click 8.1."""
+
+    def __init__(self, **options: Any):
+        super().__init__(mix_stderr=False, **options)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Result:
+        result = super().invoke(*args, **kwargs)
+        result.__class__ = Both
+        return result
+
+
 @pytest.fixture
 def runner() -> CliRunner:
     """Calls the command in this process."""
-    return CliRunner(env={"COLUMNS": "120"})
+    kind = OldRunner if "mix_stderr" in inspect.signature(CliRunner).parameters else CliRunner
+    return kind(env={"COLUMNS": "120"})
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from landscape._errors import MeasurementError
+from landscape._private import pytree
 from landscape._results import Result
 from landscape.connectivity._ends import check_same_architecture
 from landscape.connectivity.alignment._activations import match_activations

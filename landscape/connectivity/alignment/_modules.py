@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import activation, batchnorm, conv, dropout, instancenorm, padding, pooling
+from torch.nn.modules import activation, padding, pooling
 
+from landscape._private import BatchNorm, ConvTranspose, Dropout, InstanceNorm
 from landscape.connectivity.alignment import _units as units
 from landscape.connectivity.alignment._axes import TensorAxes
 from landscape.connectivity.alignment._units import Layout, Stretch, Units
@@ -42,7 +43,7 @@ def _linear(axes: TensorAxes, name: str, module: nn.Linear, inputs: Inputs) -> V
 def _conv(axes: TensorAxes, name: str, module: Any, inputs: Inputs) -> Value:
     x = _first(inputs)
     rank = module.weight.ndim
-    turned = isinstance(module, conv._ConvTransposeNd)
+    turned = isinstance(module, ConvTranspose)
     if x.layout is not None and x.from_front() != 1:
         x = pin_all(x, f"{name} does not take its units along axis 1")
     if module.groups == 1:
@@ -227,7 +228,7 @@ def _first(inputs: Inputs) -> Value:
 
 _ELEMENTWISE = (
     nn.Identity,
-    dropout._DropoutNd,
+    Dropout,
     *(getattr(activation, kind) for kind in activation.__all__ if kind not in ("GLU", "MultiheadAttention", "PReLU")),
 )
 _SPATIAL = (
@@ -239,8 +240,8 @@ _SPATIAL = (
 RULES: tuple[tuple[Any, Callable[..., Any]], ...] = (
     (nn.Linear, _linear),
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _conv),
-    (batchnorm._BatchNorm, _batchnorm),
-    (instancenorm._InstanceNorm, _batchnorm),
+    (BatchNorm, _batchnorm),
+    (InstanceNorm, _batchnorm),
     ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),

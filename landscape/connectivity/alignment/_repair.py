@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
+from landscape._private import ConvTranspose
 from landscape.averaging._batchnorm import batchnorm_layers, recompute_batchnorm
 from landscape.connectivity._ends import check_same_architecture
 from landscape.objective import Objective
@@ -80,7 +81,7 @@ def _renew_batchnorm(model: nn.Module, loss_fn: Callable[..., Any], batches: lis
 
 def _rescale(layer: Any, mean: Any, spread: Any, wanted_mean: Any, wanted_spread: Any) -> None:
     factor = torch.where(spread > 0, wanted_spread / spread, torch.ones_like(spread))
-    axis = 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0
+    axis = 1 if isinstance(layer, ConvTranspose) else 0
     shape = [1] * layer.weight.ndim
     shape[axis] = -1
     with torch.no_grad():
@@ -104,7 +105,7 @@ def _order(model: nn.Module, loss_fn: Callable[..., Any], batches: list[Any]) ->
         if calls.count(name) == 1
         and layer.bias is not None
         and all(owners[id(parameter)] == 1 for parameter in layer.parameters())
-        and not (isinstance(layer, nn.modules.conv._ConvTransposeNd) and layer.groups > 1)
+        and not (isinstance(layer, ConvTranspose) and layer.groups > 1)
     ]
     return [name for name in resettable if name != calls[-1]]
 

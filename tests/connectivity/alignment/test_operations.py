@@ -81,6 +81,8 @@ def test_an_operation_carries_units_or_pins_them(name, with_shapes):
     try:
         spec = trace_permutations(model, [x] if with_shapes else None)
     except MeasurementError:
+        if name == "chunks swapped" and torch.__version__ < "2.7":
+            pytest.skip("torch.fx of torch 2.6 does not trace cat() of a sequence that is not known yet")
         assert not (with_shapes and moves)
         return
     assert moves is not False
