@@ -13,7 +13,7 @@ import torch
 
 from landscape import _batches
 from landscape._batches import DrawnBatches
-from landscape._private import pytree, validation_source
+from landscape._private import pytree, reads_sequentially, validation_source
 from landscape.callbacks._drawing import draw_one
 from landscape.callbacks._sampling import length_of
 from landscape.isolation import isolated
@@ -47,8 +47,7 @@ def first_loader(loaders: Any) -> Any:
 
 def reading_order(trainer: Any) -> dict[str, Any]:
     """Return how the training reads its loaders: the arguments `steps` and `sequential` of `draw`."""
-    combined = getattr(trainer.fit_loop, "_combined_loader", None)
-    return {"steps": trainer.num_training_batches, "sequential": getattr(combined, "_mode", "") == "sequential"}
+    return {"steps": trainer.num_training_batches, "sequential": reads_sequentially(trainer)}
 
 
 def draw(

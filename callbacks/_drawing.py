@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from landscape import _batches
 from landscape._batches import DrawnBatches
 from landscape._errors import MeasurementError
+from landscape._private import has_plain_iterator, pytree
 from landscape.callbacks._copies import NotCopied, independent_copy
 from landscape.callbacks._sampling import (
     Unreadable,
@@ -135,7 +135,7 @@ def _require_plain(loader: Any) -> None:
         raise Unreadable(f"the data come from a {kind.__name__} without a dataset")
     # Loaders of other libraries finish their batches while they are iterated, such as samplers of graph neighbours.
     known = kind.__module__.partition(".")[0] == "torchdata"
-    plain = kind.__iter__ is DataLoader.__iter__ and kind._get_iterator is DataLoader._get_iterator
+    plain = has_plain_iterator(kind)
     if not (plain or known):
         raise Unreadable(f"the data come from a {kind.__name__}, which has an iterator of its own")
 

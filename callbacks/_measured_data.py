@@ -13,6 +13,7 @@ from landscape import _batches
 from landscape._batches import DrawnBatches
 from landscape._distributed import ALONE, Processes
 from landscape._errors import MeasurementError
+from landscape._private import before_transfer
 from landscape.callbacks import _data
 from landscape.callbacks._drawing import require_no_batch_size
 from landscape.callbacks._passing import PassingBatches
@@ -191,7 +192,7 @@ def _prepared(trainer: Any, collate: Callable[[Any], Any] = lambda batch: batch)
     def prepare(items: Any) -> Any:
         trainer: Any = reference()
         batch = trainer.precision_plugin.convert_input(collate(items))
-        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        batch = before_transfer(trainer, batch)
         return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     return prepare

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from landscape._layout import ParameterLayout
+from landscape._private import persistent_buffers
 from landscape.averaging._batchnorm import batchnorm_layers
 
 _BLOCK = 2**18
@@ -164,9 +165,8 @@ def _saved(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return parameters and persistent buffers under each of their names, without running hooks of `state_dict`."""
     found: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
     for prefix, part in module.named_modules(remove_duplicate=False):
-        for name, buffer in part._buffers.items():
-            if buffer is not None and name not in part._non_persistent_buffers_set:
-                found[f"{prefix}.{name}".lstrip(".")] = buffer
+        for name, buffer in persistent_buffers(part).items():
+            found[f"{prefix}.{name}".lstrip(".")] = buffer
     return found
 
 

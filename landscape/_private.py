@@ -19,6 +19,7 @@ from torch.nn.modules import batchnorm, conv, dropout, instancenorm
 from torch.utils import _pytree as pytree
 from torch.utils import checkpoint as checkpointing
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
 from landscape._errors import MeasurementError
 
@@ -34,13 +35,18 @@ __all__ = [
     "Norm",
     "TorchDispatchMode",
     "attached_trainer",
+    "before_transfer",
     "checkpointing_off",
     "eager",
+    "has_plain_iterator",
+    "persistent_buffers",
     "pytree",
+    "reads_sequentially",
     "registries",
     "restart_batches",
     "saved_tensors",
     "validation_source",
+    "weight_norm_function",
 ]
 
 # The classes that torch's own layers of each kind derive from, and that layers of other packages may derive from.
@@ -224,6 +230,65 @@ def validation_source(trainer: Any) -> Any:
     known = all(callable(getattr(source, name, None)) for name in ("is_defined", "dataloader"))
     _require(known, *_lightning(trainer), "tells where the validation data come from before the first validation")
     return source
+
+
+def reads_sequentially(trainer: Any) -> bool:
+    """Tell whether a fit reads its training loaders one after the other.
+
+    Args:
+        trainer: The Trainer.
+
+    Returns:
+        True for `CombinedLoader(..., "sequential")`; False for loaders that are read side by side, and before they are
+        set up.
+    """
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    known = combined is None or hasattr(combined, "_mode")
+    _require(known, *_lightning(trainer), "tells how several training loaders are read")
+    return getattr(combined, "_mode", "") == "sequential"
+
+
+def before_transfer(trainer: Any, batch: Any) -> Any:
+    """Apply the module's `on_before_batch_transfer` to a batch, as the training loop does.
+
+    Args:
+        trainer: The Trainer, with its module.
+        batch: The batch.
+
+    Returns:
+        The batch that is moved to the device next.
+    """
+    apply: Any = getattr(trainer.lightning_module, "_on_before_batch_transfer", None)
+    _require(callable(apply), *_lightning(trainer), "prepares batches by a method of the module")
+    return apply(batch, dataloader_idx=0)
+
+
+def has_plain_iterator(kind: type) -> bool:
+    """Tell whether a class of data loaders iterates as torch's own does.
+
+    Args:
+        kind: The class, derived from `torch.utils.data.DataLoader`.
+
+    Returns:
+        False where it makes an iterator of its own.
+    """
+    own = getattr(DataLoader, "_get_iterator", None)
+    _require(callable(own), "torch", torch.__version__, "makes the iterators of data loaders by one method")
+    return kind.__iter__ is DataLoader.__iter__ and kind._get_iterator is own  # type: ignore[attr-defined]
+
+
+def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the buffers of one module, without its submodules', that its state dict holds, by name."""
+    _check_registries()
+    outside = module._non_persistent_buffers_set
+    return {name: b for name, b in module._buffers.items() if b is not None and name not in outside}
+
+
+def weight_norm_function() -> Any:
+    """Return the function behind both kinds of `weight_norm`, whose second derivative torch has wrong."""
+    function = getattr(torch, "_weight_norm", None)
+    _require(callable(function), "torch", torch.__version__, "has one function behind weight_norm")
+    return function
 
 
 def restart_batches(trainer: Any) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from landscape._snapshot import _ATOMS, _LONGEST_WALK, _MACHINE_NAMES, _TABLES, _runs_on_its_own, _slot_names
+from landscape._private import MACHINE_NAMES, REGISTRIES
+from landscape._snapshot import _ATOMS, _LONGEST_WALK, _runs_on_its_own
 
 _FIXED = (tuple, set, frozenset)
 _CONTAINERS = (dict, list, collections.deque, *_FIXED)
@@ -136,7 +137,7 @@ class _Walk:
     def _object(self, value: Any, entry: Entry | None) -> None:
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            outside = _MACHINE_NAMES | _TABLES if id(value) in self._registered else _MACHINE_NAMES
+            outside = MACHINE_NAMES.union(REGISTRIES) if id(value) in self._registered else MACHINE_NAMES
             self._entries(table, [name for name in table if name not in outside], entry)
         if slots := _slots(type(value)):
             self._entries(_Attributes(value), slots, entry)
@@ -250,3 +251,10 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _package(name: Any) -> str:
     return str(name).partition(".")[0]
+
+
+def _slot_names(kind: type) -> list[str]:
+    slots = kind.__dict__.get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    mangled = [f"_{kind.__name__.lstrip('_')}{n}" if n.startswith("__") else n for n in names]
+    return [name for name in mangled if isinstance(kind.__dict__.get(name), types.MemberDescriptorType)]

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from landscape._loss_functions import with_lost_weight
+from landscape._private import weight_norm_function
 
 _convolution = torch.ops.aten.convolution
 _backward = torch.ops.aten.convolution_backward
@@ -173,7 +174,7 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor | None]] = {
     F.relu: _relu,
     torch.relu: _relu,
     torch.Tensor.relu: _relu,
-    torch._weight_norm: weight_norm,
+    weight_norm_function(): weight_norm,
 }
 
 

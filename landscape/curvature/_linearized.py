@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from landscape._errors import MeasurementError
 from landscape._loss_functions import with_lost_weight
+from landscape._private import weight_norm_function
 from landscape._twice import weight_norm
 from landscape.curvature._operator import SymmetricOperator
 from landscape.objective import Objective
@@ -127,4 +128,4 @@ def _squared_error(
     return squares.mean() if weight is None else squares.sum() / weight.sum()
 
 
-_WRITTEN_OUT: dict[Any, Callable[..., torch.Tensor]] = {F.mse_loss: _squared_error, torch._weight_norm: weight_norm}
+_WRITTEN_OUT: dict[Any, Callable[..., torch.Tensor]] = {F.mse_loss: _squared_error, weight_norm_function(): weight_norm}
