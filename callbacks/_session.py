@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from landscape._batches import DrawnBatches
 from landscape._distributed import ALONE, Processes
-from landscape._errors import FileError
+from landscape._errors import FileError, MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.callbacks import _data
 from landscape.callbacks._measured_data import PASSED, AwaitedError, Measured, MeasuredData
@@ -139,6 +139,7 @@ class Session:
             del self._objectives[key]
         if key not in self._objectives:
             validation = _data.first_loader(_data.validation_loaders(trainer, module))
+            require_registered(trainer, module)
             read = self.data.to_read(trainer, validation, measured, batches)
             with isolated(module, _data.stateful_parts(read)):
                 train, held = self.data.batches(trainer, validation, measured, batches)
@@ -211,6 +212,23 @@ def losses(train: Evaluation, held: Evaluation) -> dict[str, float]:
 def _has_passed(attributes: Mapping[str, Any]) -> bool:
     measured = attributes.get("measured")
     return isinstance(measured, dict) and measured.get("source") == PASSED
+
+
+def require_registered(trainer: Any, module: torch.nn.Module) -> None:
+    """Refuse a training whose optimizers move tensors that are no parameters of the module.
+
+    Raises:
+        MeasurementError: There is one: weights, gradient and curvature would lack it.
+    """
+    own = {id(parameter) for parameter in module.parameters()}
+    for optimizer in trainer.optimizers:
+        for tensor in (t for group in optimizer.param_groups for t in group["params"]):
+            if id(tensor) not in own:
+                raise MeasurementError(
+                    f"the optimizer trains a tensor of shape {tuple(tensor.shape)} that is no registered parameter of "
+                    f"{type(module).__name__} (it is held in a list, a dict or a variable), so weights and curvature "
+                    "would lack it; register it, for example in an nn.ParameterList"
+                )
 
 
 def trainable_layout(module: torch.nn.Module) -> ParameterLayout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,6 +83,8 @@ class Place:
     Attributes:
         differentiable: Whether the loss has a gradient.
         dtype: The floating-point type.
+        unregistered: Shape of a tensor that the loss depends on and that requires gradients, but is no parameter of the
+            module; None where there is none.
         stray: Name of a trainable parameter that the loss uses though another tensor was put in its place, else "".
     """
 
@@ -93,13 +95,26 @@ class Place:
         self._cost = 3 * _LOSS_SHARE  # the objective of the batch was evaluated three times
         self._scale = _scale(objective)
         self._weights = objective.vector()
-        loss, _ = self._graph(self._moved(0))
+        loss, parts = self._graph(self._moved(0))
         self.differentiable = loss.requires_grad
         self.stray = _stray(objective.module, loss)
+        self.unregistered = self._unregistered(loss, parts)
         # A cast on the way means that not all is computed in the type of the parameters.
         cast = any(node.name().startswith("ToCopy") for node in nodes([loss]))
         self._fine = objective.dtype == torch.float64 and not cast
         self._kinked = bool(kinks([loss]))
+
+    def _unregistered(self, loss: torch.Tensor, parts: list[torch.Tensor]) -> tuple[int, ...] | None:
+        """Return the shape of a lasting tensor that requires gradients and is no parameter; None where there is none."""
+        own = list(self._objective.module.parameters())
+        before = _leaves(loss, [*parts, *own])
+        if not before:
+            return None
+        # Inputs that the step differentiates by are made anew at every evaluation.
+        self._cost += _LOSS_SHARE
+        loss, parts = self._graph(self._moved(0))
+        after = {id(leaf) for leaf in _leaves(loss, [*parts, *own])}
+        return next((tuple(leaf.shape) for leaf in before if id(leaf) in after), None)
 
     @property
     def n_gradients(self) -> float:
@@ -214,6 +229,13 @@ class Place:
         generator = torch.Generator().manual_seed(index)
         noise = torch.randn(len(self._weights), generator=generator, dtype=torch.float32)
         return noise.to(self._weights) * self._scale
+
+
+def _leaves(loss: torch.Tensor, known: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the leaves of a graph that require gradients, without those that are known."""
+    others = {id(tensor) for tensor in known}
+    found = (getattr(node, "variable", None) for node in nodes([loss]))
+    return [leaf for leaf in found if leaf is not None and id(leaf) not in others]
 
 
 def _stray(module: nn.Module, loss: torch.Tensor) -> str:

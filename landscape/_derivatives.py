@@ -110,6 +110,9 @@ def _gradient(objective: Objective) -> Verdict:
     def probe(place: Place) -> Verdict:
         if place.stray:
             return _verdict(place, False, {}, _STRAY.format(name=_name(objective), stray=place.stray))
+        if place.unregistered is not None:
+            shape = place.unregistered
+            return _verdict(place, False, {}, _UNREGISTERED.format(name=_name(objective), shape=shape))
         first = place.slopes(seed=0)
         # A second point and direction must contradict too before a gradient is called wrong.
         contradicted = any(c.agrees is False for c in first.values())
@@ -151,6 +154,11 @@ _SURROGATE = (
 _STRAY = (
     "the loss of {name} also uses its parameter {stray} through a reference that no other weights can be put in, such "
     "as a closure; so its gradient lacks a term. Reach the parameter through the module (self.layer.weight)"
+)
+_UNREGISTERED = (
+    "the loss of {name} depends on a tensor of shape {shape} that requires gradients but is no registered parameter (it "
+    "is held in a list, a dict or a variable), so gradient and curvature lack it. Register it, for example in an "
+    "nn.ParameterList, or call requires_grad_(False) on it if it is not trained"
 )
 _WRONG_PRODUCT = (
     "differentiating the loss of {name} twice does not give the derivative of its gradient (relative error "
