@@ -105,7 +105,7 @@ class Place:
         self._kinked = bool(kinks([loss]))
 
     def _unregistered(self, loss: torch.Tensor, parts: list[torch.Tensor]) -> tuple[int, ...] | None:
-        """Return the shape of a lasting tensor that requires gradients and is no parameter; None where there is none."""
+        """Return the shape of a lasting tensor that requires gradients and is no parameter, None without one."""
         own = list(self._objective.module.parameters())
         before = _leaves(loss, [*parts, *own])
         if not before:

@@ -156,8 +156,8 @@ _STRAY = (
     "as a closure; so its gradient lacks a term. Reach the parameter through the module (self.layer.weight)"
 )
 _UNREGISTERED = (
-    "the loss of {name} depends on a tensor of shape {shape} that requires gradients but is no registered parameter (it "
-    "is held in a list, a dict or a variable), so gradient and curvature lack it. Register it, for example in an "
+    "the loss of {name} depends on a tensor of shape {shape} that requires gradients but is no registered parameter "
+    "(it is held in a list, a dict or a variable), so gradient and curvature lack it. Register it, for example in an "
     "nn.ParameterList, or call requires_grad_(False) on it if it is not trained"
 )
 _WRONG_PRODUCT = (
