@@ -9,7 +9,7 @@ import functools
 import logging
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from landscape_test_support.bare import Bare, own_copy
-from landscape_test_support.expected import DRAWS, EXPECTED, STEP
+from landscape_test_support.expected import EXPECTED
 from landscape_test_support.kind import Kind
 from landscape_test_support.regimes import Regime
 
@@ -90,16 +90,15 @@ def kept(kind: Kind, module: Any) -> torch.nn.Module:
     return (kind.copied or own_copy)(module)
 
 
-def callbacks(kind: Kind, regime: Regime, folder: Path, **more: Any) -> list[Any]:
+def all_callbacks(**common: Any) -> list[Any]:
     """Return all callbacks with small settings, measuring after the second epoch."""
-    common = {"path": folder / "landscape.h5"} | kind.common | regime.common | more
     last = common | {"every_n_epochs": 2}
     return [
         HessianSpectrum(k=1, probes=1, steps=8, trace_tol=1e-4, trace_max_matvecs=300, **last),
         Sharpness(draws=4, steps=3, **last),
         SWATrajectory(**common),
         Compressibility(tolerances=(0.1,), **last),
-        LearningCoefficient(chains=2, draws=DRAWS, step_size=STEP, **last),
+        LearningCoefficient(chains=2, draws=8, step_size=1e-3, **last),
         ModeConnectivity(curve_steps=2, points=3, progress=False, **common),
     ]
 
@@ -151,28 +150,28 @@ def fingerprint(kind: Kind, trainer: Any) -> list[Any]:
     return [left, states, generators, own, trainer.global_step, [part.training for part in module.modules()]]
 
 
-def examine(kind: Kind, regime: Regime, folder: Path, **more: Any) -> Cell:
+def examine(kind: Kind, regime: Regime, folder: Path, made: Callable[..., list[Any]] = all_callbacks) -> Cell:
     """Train with and without the callbacks, and judge what they recorded.
 
     Args:
         kind: The module kind.
         regime: The regime.
         folder: An empty folder for both trainings.
-        **more: Further arguments of every callback.
+        made: Makes the callbacks from the arguments that all of them take.
 
     Returns:
         The cell of the matrix.
     """
-    left = []
+    left, options, path = [], kind.common | regime.common, folder / "landscape.h5"
     for name in ("without", "with"):
         (folder / name).mkdir()
-        measured = callbacks(kind, regime, folder, **more) if name == "with" else []
+        measured = made(path=path, **options) if name == "with" else []
         trainer, keeps, warned = train(kind, regime, folder / name, measured)
         left.append(fingerprint(kind, trainer))
-    identical = left[0] == left[1]
-    options = kind.common | regime.common
     reference = Reference(kind, keeps.modules, options.get("mode") == "train", options.get("noise_seed"))
-    return Cell(identical, judge(folder / "landscape.h5", reference, warned))
+    groups = {callback.group for callback in measured}
+    measures = [measure for measure, (group, _) in MEASURES.items() if group in groups]
+    return Cell(left[0] == left[1], judge(path, reference, measures, warned))
 
 
 class Reference:
@@ -198,12 +197,13 @@ class Reference:
         return Bare(module, copy.deepcopy(self.batches), self.shares, *self._settings, dtype)
 
 
-def judge(path: Path, reference: Reference, warned: list[str]) -> dict[str, Verdict]:
-    """Judge every measure of a run file."""
+def judge(path: Path, reference: Reference, measures: list[str], warned: list[str]) -> dict[str, Verdict]:
+    """Judge measures of a run file."""
     if not path.exists():
-        return dict.fromkeys(MEASURES, Verdict(MISSING, "; ".join(warned)))
+        return dict.fromkeys(measures, Verdict(MISSING, "; ".join(warned)))
     run, verdicts = open_run(path), {}
-    for measure, (group, variable) in MEASURES.items():
+    for measure in measures:
+        group, variable = MEASURES[measure]
         if group not in run.groups or not len((rows := run.dataset(group))["step"]):
             verdicts[measure] = Verdict(MISSING, "; ".join(warned))
             continue

@@ -16,7 +16,6 @@ from landscape.sharpness import worst_case
 from landscape.sharpness._noise import draw
 from landscape.volume import learning_coefficient
 
-DRAWS, STEP = 8, 1e-3  # of each chain of the learning coefficient
 _RELATIVE = 1e-4
 _ABSOLUTE = 2e-6  # rounding of a float32 loss
 
@@ -26,6 +25,11 @@ def differs(recorded: float, right: float, relative: float = _RELATIVE, absolute
     if math.isclose(recorded, right, rel_tol=relative, abs_tol=absolute):
         return ""
     return f"recorded {recorded:.6g}, right {right:.6g}"
+
+
+def settings(run: Any, group: str) -> Any:
+    """Return the settings that a group was recorded with."""
+    return run.dataset(group).attrs["settings"]
 
 
 def loss(reference: Any, row: Any, run: Any) -> str:
@@ -63,24 +67,25 @@ def sam(reference: Any, row: Any, run: Any) -> str:
 
 
 def average_case(reference: Any, row: Any, run: Any) -> str:
-    """The mean rise under the same four perturbations: two draws with both signs."""
-    bare = reference.last
+    """The mean rise under the same perturbations, each draw with both signs."""
+    bare, pairs = reference.last, settings(run, "sharpness")["draws"] // 2
     weights, here = bare.vector(), bare.loss()
-    moves = [0.1 * weights.abs() * draw(len(weights), "l2", 0, index).double() for index in range(2)]
+    moves = [0.1 * weights.abs() * draw(len(weights), "l2", 0, index).double() for index in range(pairs)]
     right = float(np.mean([bare.loss(weights + sign * move) - here for move in moves for sign in (1, -1)]))
     return differs(float(row["average_case"]), right, 1e-3, _ABSOLUTE * (1 + abs(here)))
 
 
 def worst(reference: Any, row: Any, run: Any) -> str:
     """The same search in the bare loss."""
-    right = worst_case(plain(reference), steps=3).value
+    right = worst_case(plain(reference), steps=settings(run, "sharpness")["steps"]).value
     return differs(float(row["worst_case"]), right, 2e-2, _ABSOLUTE)
 
 
 def fewest_bits(reference: Any, row: Any, run: Any) -> str:
     """The same code for the bare loss in the module's own type, in which the code writes its scales."""
-    right = bits(plain(reference, None), tolerances=(0.1,)).bits[0]
-    return differs(float(row["bits"].values.reshape(-1)[0]), float(right), 2e-2)
+    right = bits(plain(reference, None), tolerances=settings(run, "compressibility")["tolerances"]).bits
+    found = [differs(*map(float, pair), 2e-2) for pair in zip(row["bits"].values.reshape(-1), right, strict=True)]
+    return next(filter(None, found), "")
 
 
 def connectivity(reference: Any, row: Any, run: Any) -> str:
@@ -88,8 +93,9 @@ def connectivity(reference: Any, row: Any, run: Any) -> str:
     first, last = reference.bare(0), reference.last
     if len(first.vector()) != len(last.vector()):
         return "a number, although the two ends have different parameters"
-    recorded = row["curve_train_loss"].values[0]
-    for position, value in zip((0.0, 0.5, 1.0), recorded, strict=True):
+    recorded = row["curve_train_loss"].isel(path=0)
+    for position in (0.0, 0.5, 1.0):
+        value = recorded.sel(t=position)
         middle = reference.bare()
         middle._move((1 - position) * first.vector() + position * last.vector())
         middle.recompute_batchnorm()
@@ -105,8 +111,9 @@ def coefficient(reference: Any, row: Any, run: Any) -> str:
     n = sum(reference.counts)
     if wrong := differs(float(row["nbeta"]), n / math.log(n), 1e-6):
         return f"nβ: {wrong}"
-    objective = plain(reference, None)
-    right = learning_coefficient(objective, chains=2, draws=DRAWS, step_size=STEP)
+    objective, given = plain(reference, None), settings(run, "learning_coefficient")
+    names = ("chains", "draws", "step_size")
+    right = learning_coefficient(objective, **{name: given[name] for name in names})
     # The chains draw batches: only where all batches count by their examples are they the very same chains.
     alike = np.allclose(objective.module.factors, 1.0, rtol=1e-6)
     error = 0.0 if alike else 4 * math.hypot(right.stderr, float(row["learning_coefficient_stderr"]))
