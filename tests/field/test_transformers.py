@@ -25,7 +25,7 @@ def collator() -> Any:
     return transformers.DataCollatorWithPadding(tokenizer)
 
 
-def sentences(n: int = 32) -> list[dict[str, Any]]:
+def sentences(n: int = 20) -> list[dict[str, Any]]:
     """Return tokens of different lengths with a label."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(3, 7, (n,), generator=generator).tolist()
@@ -33,7 +33,7 @@ def sentences(n: int = 32) -> list[dict[str, Any]]:
     return [{"input_ids": tokens, "attention_mask": [1] * len(tokens), "label": sum(tokens) % 3} for tokens in drawn]
 
 
-def padded(n: int = 32, length: int = 6) -> list[dict[str, torch.Tensor]]:
+def padded(n: int = 20, length: int = 6) -> list[dict[str, torch.Tensor]]:
     """Return tokens whose ends are padding, ignored among the labels."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(2, WORDS, (n, length), generator=generator)
@@ -147,7 +147,7 @@ def test_vit(tmp_path):
         intermediate_size=8,
         num_labels=3,
     )
-    pictures = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    pictures = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     items = [{"pixel_values": picture, "labels": index % 3} for index, picture in enumerate(pictures)]
     made = Kind(
         "ViT",
