@@ -135,8 +135,17 @@ class Bare:
         self.normalising: list[nn.Module] = []
         self._sizes = [parameter.numel() for parameter in self.parameters]
 
-    def batch_loss(self, index: int) -> torch.Tensor:
-        """Return the loss of one batch at the module's present weights, with its graph."""
+    def batch_loss(self, index: int, wide: bool | None = None) -> torch.Tensor:
+        """Return the loss of one batch at the module's present weights, with its graph.
+
+        Args:
+            index: The number of the batch.
+            wide: Whether the weights are in float64; by default as the reference was made.
+
+        Returns:
+            A scalar.
+        """
+        wide = self.wide if wide is None else wide
         self.module.train()
         if not self.train:
             for part in self.module.modules():
@@ -147,13 +156,13 @@ class Bare:
             random.seed(self.noise_seed + index)
         made: Any = type(self.module)  # its own functions: those of a compiled module's copy belong to the original
         step = getattr(made, "landscape_loss", None)
-        batch = double(self.batches[index]) if self.wide else copy.deepcopy(self.batches[index])
+        batch = double(self.batches[index]) if wide else copy.deepcopy(self.batches[index])
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(default_dtype(torch.float64 if self.wide else torch.get_default_dtype()))
-            stack.enter_context(InFloat64() if self.wide else Hidden())
+            stack.enter_context(default_dtype(torch.float64 if wide else torch.get_default_dtype()))
+            stack.enter_context(InFloat64() if wide else Hidden())
             found = step(self.module, batch) if step else made.training_step(self.module, batch, index)
         return found["loss"] if isinstance(found, Mapping) else found
 
@@ -194,10 +203,15 @@ class Bare:
     def recompute_batchnorm(self) -> None:
         """Give every batch normalisation the statistics of all batches: the mean, and the variance about it, N − 1."""
         layers = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
+        if not layers:
+            return
         seen: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
-        hooks = [layer.register_forward_pre_hook(lambda part, given: seen[part].append(given[0])) for layer in layers]
+        hooks = [
+            layer.register_forward_pre_hook(lambda part, given: seen[part].append(given[0].detach()))
+            for layer in layers
+        ]
         try:
-            with torch.no_grad(), self._normalising(layers):
+            with self._normalising(layers):
                 self._total()
         finally:
             for hook in hooks:

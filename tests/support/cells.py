@@ -22,6 +22,7 @@ from landscape_test_support.kind import Kind
 from landscape_test_support.regimes import Regime
 
 from landscape import open_run
+from landscape._errors import LandscapeError
 from landscape.callbacks import (
     Compressibility,
     HessianSpectrum,
@@ -197,6 +198,16 @@ class Reference:
         return Bare(module, copy.deepcopy(self.batches), self.shares, *self._settings, dtype)
 
 
+def recorded(run: Any, row: Any, variable: str) -> np.ndarray:
+    """Return the values of a variable, NaN where it is not there; weights are there if the file gives a state back."""
+    if variable != "weights":
+        return np.asarray(row[variable].values if variable in row else np.nan)
+    try:
+        return np.asarray(float(len(run.state_dict(int(row["step"])))))
+    except LandscapeError:
+        return np.asarray(np.nan)
+
+
 def judge(path: Path, reference: Reference, measures: list[str], warned: list[str]) -> dict[str, Verdict]:
     """Judge measures of a run file."""
     if not path.exists():
@@ -208,7 +219,7 @@ def judge(path: Path, reference: Reference, measures: list[str], warned: list[st
             verdicts[measure] = Verdict(MISSING, "; ".join(warned))
             continue
         row = rows.isel(step=-1)
-        value = np.asarray(row[variable].values) if variable in row else np.asarray(np.nan)
+        value = recorded(run, row, variable)
         reason = str(row["reason"].values)
         if not np.isfinite(value).all():
             verdicts[measure] = Verdict(REFUSED, reason) if reason else Verdict(MISSING)

@@ -108,7 +108,7 @@ def coefficient(reference: Any, row: Any, run: Any) -> str:
     """nβ from the number of examples, and the same chains over the bare loss."""
     if reference.last.surrogate:
         return "a number, although the gradient is not the loss's"
-    n = sum(reference.counts)
+    n = sum(count for count, share in zip(reference.counts, reference.shares, strict=True) if share)
     if wrong := differs(float(row["nbeta"]), n / math.log(n), 1e-6):
         return f"nβ: {wrong}"
     objective, given = plain(reference, None), settings(run, "learning_coefficient")
@@ -149,11 +149,11 @@ class Holds(nn.Module):
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return the mean over rows, each the loss of a batch, weighted such that rows count like examples."""
-        total = numbers.new_zeros((), dtype=torch.float64)
+        total, wide = numbers.new_zeros(()), numbers.dtype == torch.float64
         indices, counts = numbers.unique(return_counts=True)
         with torch.enable_grad(), Hidden():
-            for index, count in zip(indices.tolist(), counts.tolist(), strict=True):
-                total = total + count / len(numbers) * self.factors[index] * self.bare.batch_loss(index)
+            for index, count in zip(map(int, indices), counts.tolist(), strict=True):
+                total = total + count / len(numbers) * self.factors[index] * self.bare.batch_loss(index, wide)
         return total
 
 
@@ -162,7 +162,9 @@ def plain(reference: Any, dtype: torch.dtype | None = torch.float64) -> Objectiv
     if next(reference.modules[-1].parameters()).dtype == torch.float64:
         dtype = torch.float64
     holder = Holds(reference, dtype)
-    batches = [(torch.full((count,), index), torch.zeros(count)) for index, count in enumerate(holder.counts) if count]
+    batches = [
+        (torch.full((count,), float(index)), torch.zeros(count)) for index, count in enumerate(holder.counts) if count
+    ]
     return Objective(holder, lambda output, target: output, batches, dtype=dtype)
 
 
