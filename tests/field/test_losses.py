@@ -13,7 +13,8 @@ from landscape_test_support.losses import labelled, times, views
 from torch import nn
 from torch.utils.data import TensorDataset
 
-DERIVATIVES = ("lambda_max", "trace", "sam")
+# These measures rest on the gradient; the curve between two solutions is trained by it.
+DERIVATIVES = ("lambda_max", "trace", "worst_case", "sam", "connectivity")
 
 
 class Contrasts(Learns):

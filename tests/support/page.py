@@ -79,6 +79,30 @@ names what differs.
 |---|---|
 """
 
+_OTHERS = """
+## Modules of other packages
+
+`make test-field` trains unmodified modules with `default_callbacks()`, and compares every measure with the same
+references (`tests/field`). Their packages are installed beside torch, without replacing it.
+
+| package | modules | outcome |
+|---|---|---|
+| transformers | BERT with `DataCollatorWithPadding`, GPT-2 with and without `num_items_in_batch`, T5, ViT, Mamba | ✓ |
+| peft | Llama with low-rank adapters | ✓ |
+| torch_geometric | GIN over batches of graphs, GCN over the nodes of one graph | ✓ |
+| monai | U-Net with the Dice loss, GAN through `landscape_loss` | ✓ |
+| monai | variational autoencoder, with `mode="train"`: its eval mode cannot be differentiated | ✓ |
+| diffusers | UNet2DModel as a denoiser, with `noise_seed=0` | ✓ |
+| pytorch_metric_learning | SimCLR with `NTXentLoss`: the mean over batches as given | ✓ |
+| siren_pytorch | physics-informed network with a second derivative by the input | ✓ |
+| torchdiffeq, mambapy | neural differential equation in fixed steps, parallel scan | ✓ |
+| vector_quantize_pytorch | vector quantiser in eval mode | ✓ |
+| vector_quantize_pytorch | the same with `mode="train"`: straight-through, so no measure of the gradient | refused |
+
+timm and lightly need torchvision, whose wheel on PyPI does not import beside the CPU build of torch; they are not
+tried.
+"""
+
 
 class Notes:
     """Numbers of the sentences on the page, in the order of their first use."""
@@ -170,6 +194,7 @@ def page(results: dict[str, Cells]) -> str:
     lines.append("\n| kind | " + " | ".join(regime.name for regime in REGIMES[1:]) + " |")
     lines.append("|---" * len(REGIMES) + "|")
     lines += [second_row(kind, results[kind.name], notes) for kind in KINDS if len(results[kind.name]) > 1]
+    lines.append(_OTHERS.rstrip("\n"))
     lines.append("\n## The sentences\n")
     lines += [f'<a id="{number}"></a>{number}. {text}' for number, text in enumerate(notes.sentences, 1)]
     return "\n".join(lines) + "\n"

@@ -12,12 +12,17 @@ from landscape_test_support.regimes import REGIMES
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
+def _page():
+    assert PAGE.exists(), f"there is no {PAGE.name}; write it: {COMMAND}"
+    return PAGE.read_text()
+
+
 def _lines():
-    return PAGE.read_text().splitlines()
+    return _page().splitlines()
 
 
 def _notes():
-    return Notes.of(PAGE.read_text())
+    return Notes.of(_page())
 
 
 @pytest.mark.parametrize("name", ["classifier", "manual optimisation"])
