@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from landscape_test_support.bare import own_copy
 from landscape_test_support.kind import Kind, Learns, network, registered
 from landscape_test_support.losses import Classifier, Words, labelled, masked
 from torch import nn
@@ -85,6 +86,24 @@ class Limited(Bags):
         return F.cross_entropy(self.head(torch.tanh(self.bags(given).sum(dim=1))), given.sum(dim=1) % 3)
 
 
+class Renormalised(nn.Module):
+    """The same function of the weights as an embedding with max_norm=1, differentiable where torch's is not."""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        norms = self.weight.norm(dim=1, keepdim=True)
+        return F.embedding(given, torch.where(norms > 1, self.weight / (norms + 1e-7), self.weight))
+
+
+def _renormalised_copy(module: Any) -> Any:
+    copied = own_copy(module)
+    copied.bags = Renormalised(copied.bags.weight)
+    return copied
+
+
 class Scripted(Classifier):
     """A submodule compiled by torch.jit.script."""
 
@@ -93,6 +112,12 @@ class Scripted(Classifier):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.net = torch.jit.script(network())
+
+
+def _unscripted_copy(module: Any) -> Any:
+    copied = Classifier().to(next(module.parameters()).dtype)
+    copied.load_state_dict(module.state_dict())
+    return copied
 
 
 class Checkpointed(Classifier):
@@ -218,8 +243,8 @@ KINDS = [
     Kind("checkpointing", "activation checkpointing, `use_reentrant=False`", Checkpointed, labelled),
     Kind("weight_norm", "`torch.nn.utils.parametrizations.weight_norm`", WeightNorm, labelled),
     Kind("EmbeddingBag", "embeddings summed by `nn.EmbeddingBag`", Bags, masked),
-    Kind("max_norm", "`nn.Embedding(max_norm=1.0)`", Limited, masked),
-    Kind("scripted", "a submodule made by `torch.jit.script`", Scripted, labelled),
+    Kind("max_norm", "`nn.Embedding(max_norm=1.0)`", Limited, masked, copied=_renormalised_copy),
+    Kind("scripted", "a submodule made by `torch.jit.script`", Scripted, labelled, copied=_unscripted_copy),
     Kind("plain list", "a trained parameter in a plain list", PlainList, labelled, parameters=_with_list),
     Kind("own penalty", "a penalty that reads the weights from a plain list", OwnDecay, labelled),
     Kind("no second derivative", "an own `autograd.Function`, differentiable once", OnceDifferentiable, labelled),
