@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -29,4 +30,4 @@ _register("landscape_test_support", Path(__file__).parent)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write docs/support.md where that was asked for, from what all test processes stored."""
     if os.environ.get("LANDSCAPE_WRITE_SUPPORT") and not hasattr(session.config, "workerinput"):
-        sys.modules["landscape_test_support.page"].write()
+        importlib.import_module("landscape_test_support.page").write()
