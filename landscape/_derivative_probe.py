@@ -41,7 +41,7 @@ ONCE_ONLY = "an operation allows one differentiation only"
 
 def is_once_only(error: Exception) -> bool:
     """Whether an error says that an operation has no second derivative."""
-    words = ("derivative for", "double backward", "does not require grad", ONCE_ONLY)
+    words = ("derivative for", "double backward", "does not require grad", "by an inplace operation", ONCE_ONLY)
     return any(word in str(error) for word in words)
 
 
