@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from landscape import _batches
 from landscape._distributed import ALONE, Processes
@@ -78,7 +79,9 @@ class Session:
                 f"cannot write the run file {path}: {error.strerror or error}; choose another path="
             ) from None
         trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self.recorder = Recorder.create(path, provenance(trainer, module), ParameterLayout.of(trainable), self.run_id)
+        # Lazy parameters that no batch has reached have no shape: the file then tells why nothing was measured.
+        layout = None if any(is_lazy(p) for _, p in trainable) else ParameterLayout.of(trainable)
+        self.recorder = Recorder.create(path, provenance(trainer, module), layout, self.run_id)
 
     def claim(self, name: str, owner: object) -> str:
         """Give a callback a group of its own: `name`, or `name_2` where another callback has it."""
@@ -99,6 +102,12 @@ class Session:
         self._last_step = max(self._last_step, row["step"])
         if self.recorder is not None:
             self.recorder.append(group, row)
+
+    def fail(self, group: str, description: str, row: dict[str, Any]) -> None:
+        """Write a failed row, into a group of the common columns alone where it could not be declared (rank 0)."""
+        if self.recorder is not None and not self.recorder.has(group):
+            self.declare(GroupSchema(group, description, ()))
+        self.append(group, row)
 
     def close(self) -> None:
         """Let go of the module, and write what still waits because somebody held the file; may be called many times."""

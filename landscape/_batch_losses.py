@@ -14,6 +14,7 @@ from torch import nn
 
 from landscape import _batches, _distributed
 from landscape._errors import MeasurementError
+from landscape._given import check_pair
 from landscape._observe import LossObserver
 from landscape._parameters import MeasuredTensors
 from landscape._second_order import forward_kernels, plain_kernels
@@ -56,6 +57,9 @@ class BatchLosses:
         # A loader's own generators and counters are put back; of a plain list of data there is nothing to restore.
         with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
             self.batches = [_batches.cast(batch, self.device, self.dtype) for batch in batches]
+            if isinstance(step, ModelStep):
+                for batch in self.batches:
+                    check_pair(batch)
             if not self.batches:
                 raise MeasurementError("there are no batches to measure; give at least one batch of examples")
             self.batch_sizes = [_batches.n_examples(batch) for batch in self.batches]

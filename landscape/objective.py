@@ -14,6 +14,7 @@ from torch import nn
 from landscape import _batches, _distributed
 from landscape._batch_losses import BatchLosses
 from landscape._errors import MeasurementError
+from landscape._given import check_objective_inputs
 from landscape._results import Evaluation
 from landscape._step import ModelStep, TrainingStep
 
@@ -56,6 +57,7 @@ class Objective(BatchLosses):
         dtype: torch.dtype | None = None,
         noise_seed: int | None = None,
     ):
+        check_objective_inputs(model, loss_fn, batches)
         step = ModelStep(model, loss_fn)
         self._setup(step, model, batches, mode, dtype, noise_seed)
 
@@ -84,6 +86,7 @@ class Objective(BatchLosses):
         Raises:
             MeasurementError: Manual optimisation without `landscape_loss`, or as in the class.
         """
+        check_objective_inputs(module, None, batches)
         self = cls.__new__(cls)
         self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed)
         return self

@@ -10,6 +10,7 @@ import torch
 
 from landscape._errors import FileError
 from landscape.averaging._window import RunLike, opened
+from landscape.record import STATUS
 
 GROUP_SUFFIX = "_components"
 
@@ -179,7 +180,7 @@ def recorded_components(run: RunLike, group: str = "swa_trajectory") -> Trajecto
     contents = file._source.read([group], lambda schema: [n for n in schema.all_variables if n in _READ])[group]
     if "components_turn" not in contents.rows:
         raise FileError(f"{file.path} was recorded without components; use SWATrajectory(components=8), say.")
-    good = (contents.rows["status"] == 0) & np.isfinite(contents.rows["components_residual"])
+    good = (contents.rows["status"] != STATUS.index("failed")) & np.isfinite(contents.rows["components_residual"])
     rows = {name: values[good] for name, values in contents.rows.items()}
     coordinates = np.empty_like(rows["components_coordinates"])
     turn, shift = np.eye(coordinates.shape[1]), np.zeros(coordinates.shape[1])

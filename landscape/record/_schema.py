@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 
 RESERVED_ATTRIBUTES = ("description", "variables", "json_attributes")
 REASON_BYTES = 512
+STATUS = ("ok", "failed", "partial", "surrogate")
+"""What the numbers in the variable `status` mean, in their order. Older files hold the first two alone."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _FILL = {"f": np.nan, "i": -1, "S": b""}
 
@@ -129,8 +132,17 @@ COMMON: tuple[Variable, ...] = (
     Variable("held_out_loss", (), "f8", "1", "loss on the measured held-out examples"),
     Variable("held_out_error", (), "f8", "1", "fraction of wrong labels on the measured held-out examples"),
     Variable("wall_seconds", (), "f8", "s", "time that the measurement took"),
-    Variable("status", (), "i1", "1", "0: measured; 1: the measurement failed, and reason says why"),
-    Variable("reason", (), f"S{REASON_BYTES}", "1", "why the measurement failed, UTF-8; empty where it did not"),
+    Variable(
+        "status",
+        (),
+        "i1",
+        "1",
+        "0: measured; 1: failed; 2: measured in part; 3: measured but for what needs derivatives, as those of this "
+        "model are not its loss's (surrogate). The reason says what failed and why",
+    ),
+    Variable(
+        "reason", (), f"S{REASON_BYTES}", "1", "what could not be measured and why, UTF-8; empty where nothing failed"
+    ),
 )
 """The variables that every row of every group has; `step` is also the coordinate of the event dimension."""
 
