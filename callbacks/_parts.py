@@ -112,4 +112,5 @@ def _shortened(text: str, size: int) -> str:
     if len(text.encode()) <= size:
         return text
     cut = text.encode()[: size - 3].decode(errors="ignore")
-    return cut.rsplit(" ", 1)[0].rstrip(" ,;:") + "..."
+    words = cut.rsplit(" ", 1)[0]
+    return (words if len(words) > len(cut) // 2 else cut).rstrip(" ,;:") + "..."

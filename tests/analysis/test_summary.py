@@ -33,7 +33,7 @@ def test_groups_and_failures(full_run: Path) -> None:
         "wall_seconds": 1.5,
         "attributes": {"settings": {"rho_sam": 0.05, "rho_average": 0.1, "rho_worst": 0.5}},
     }
-    assert {"group": "sharpness", "step": 10, "reason": "the loss is NaN"} in summary["failures"]
+    assert {"group": "sharpness", "step": 10, "status": "failed", "reason": "the loss is NaN"} in summary["failures"]
     assert len(summary["failures"]) == 5
 
 

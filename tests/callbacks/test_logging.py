@@ -166,7 +166,7 @@ def test_what_does_not_exist_is_not_logged(tmp_path):
 
 def test_keys_say_which_weights_and_which_callback(tmp_path):
     fits = [SWATrajectory(), Weighs(log=True), Weighs(log=True, weights="swa"), Weighs(log=True, name="other")]
-    trainer = fit(tmp_path, *fits, Weighs(log=True))
+    trainer = fit(tmp_path, *fits, Weighs(log=True, seed=1))
     found = {name for name in trainer.callback_metrics if name.startswith("landscape/")}
     others = {f"landscape/{group}/total" for group in ("weighs_swa", "other", "weighs_2")}
     assert found == {"landscape/total"} | others
@@ -177,7 +177,7 @@ def test_monitors_of_both_namespaces(tmp_path, namespace):
     space = NAMESPACES[namespace]
     stops = space.callbacks.EarlyStopping("landscape/lambda_max", mode="max", min_delta=1e9, patience=1)
     trainer = make_trainer(tmp_path, [spectrum(every_n_epochs=2), stops], namespace, max_epochs=9)
-    trainer.fit(BUSY[namespace](), loader())
+    trainer.fit(BUSY[namespace](), loader(), held_out())
     assert trainer.current_epoch == 4
 
 

@@ -23,7 +23,9 @@ def test_json_is_strict_and_alone_on_stdout(runner: CliRunner, run_file: Path) -
     by_name = {value["name"]: value for value in summary["values"]}
     assert by_name["average_case"]["last"] == {"step": 10, "value": 0.1, "stderr": 0.01}
     assert by_name["bits[tolerance=0.03]"]["first"] == {"step": 0, "value": 100.0, "stderr": None}
-    assert summary["failures"] == [{"group": "sharpness", "step": 5, "reason": "the loss is NaN [1, 2]"}]
+    assert summary["failures"] == [
+        {"group": "sharpness", "step": 5, "status": "failed", "reason": "the loss is NaN [1, 2]"}
+    ]
 
 
 def test_the_summary_for_people(runner: CliRunner, run_file: Path) -> None:
@@ -59,5 +61,5 @@ def test_many_failures_are_counted(runner: CliRunner, tmp_path: Path) -> None:
     recorder.close()
     few = runner.invoke(main, ["show", str(path)]).stdout
     assert few.count("failed: ") == 10
-    assert "3 more failed rows" in few
+    assert "3 more such rows" in few
     assert runner.invoke(main, ["show", "--all", str(path)]).stdout.count("failed: ") == 13
