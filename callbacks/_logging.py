@@ -9,6 +9,7 @@ In between `trainer.callback_metrics` holds the last good value, and before the 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ class ScalarLog:
         self._owner = owner
         self._keys: dict[str, str] = {}
         self._gates: list[Gate] = []
+        self._warned = False
 
     def begin(self, trainer: Any, names: Iterable[str], prefix: str = "") -> None:
         """Find who monitors the scalars, and give each monitored one a value that is never the best.
@@ -40,6 +42,7 @@ class ScalarLog:
             prefix: Stands before each name in its key, `landscape/<prefix><name>`.
         """
         self.end()
+        self._warned = False
         self._keys = {name: f"landscape/{prefix}{name}" for name in names}
         ours = set(self._keys.values())
         for monitor in trainer.callbacks:
@@ -70,6 +73,13 @@ class ScalarLog:
                 self._hold(trainer, key, value)
         for gate in self._gates:
             gate.fresh |= math.isfinite(named.get(gate.monitor.monitor, math.nan))
+            if not gate.fresh and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"{type(gate.monitor).__name__} monitors {gate.monitor.monitor}, of which {self._owner} has no "
+                    f"finite value at step {step}; it acts on the next one",
+                    stacklevel=2,
+                )
 
     def end(self) -> None:
         """Let all monitors check as before."""

@@ -55,7 +55,8 @@ def require_whole(batches: Any) -> None:
     Raises:
         MeasurementError: Its last batch is dropped.
     """
-    size, sampler = getattr(batches, "batch_size", None), getattr(batches, "sampler", None)
+    size: int | None = getattr(batches, "batch_size", None)
+    sampler: Any = getattr(batches, "sampler", None)
     if not getattr(batches, "drop_last", False) or not size or not hasattr(sampler, "__len__"):
         return
     if left := len(sampler) % size:

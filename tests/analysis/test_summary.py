@@ -28,6 +28,7 @@ def test_groups_and_failures(full_run: Path) -> None:
         "description": "sharpness of the loss",
         "rows": 3,
         "failed": 1,
+        "partial": 0,
         "first_step": 0,
         "last_step": 20,
         "wall_seconds": 1.5,

@@ -192,3 +192,15 @@ def test_a_logger_that_fails_does_not_end_the_training(tmp_path):
 def _refuse(metrics, step=None):
     if any(name.startswith("landscape/") for name in metrics):
         raise OSError("no connection")
+
+
+def test_a_monitor_of_what_does_not_exist_is_told(tmp_path):
+    class Regression(Plain):
+        def training_step(self, batch, batch_idx):
+            return torch.nn.functional.mse_loss(self.net(batch[0])[:, 0], batch[0][:, 0])
+
+    stops = EarlyStopping("landscape/swa_train_error", patience=1)
+    with pytest.warns(UserWarning, match="swa_train_error, of which SWATrajectory has no finite value") as caught:
+        trainer = fit(tmp_path, SWATrajectory(log=True), stops, module=Regression(), max_epochs=3)
+    assert len(caught) == 1
+    assert (trainer.current_epoch, stops.wait_count) == (3, 0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from landscape._errors import MeasurementError
 from landscape.certificates import SubspaceCode, certify, train_subspace
@@ -141,3 +142,14 @@ def test_a_subspace_needs_its_architecture(perceptron_case):
     code = SubspaceCode("zero", 0, None, None, 1, 0, torch.zeros(123, dtype=torch.int64).numpy())
     with pytest.raises(ValueError, match="give architecture="):
         certify(code, perceptron_case.batches)
+
+
+def test_a_loader_that_leaves_out_examples(perceptron_case):
+    x, y = (torch.cat(parts) for parts in zip(*perceptron_case.batches, strict=True))
+    data = TensorDataset(x, y)
+    for count in (certify, train_subspace):
+        network = perceptron_case.trained if count is certify else perceptron_case.architecture
+        with pytest.raises(MeasurementError, match=rf"leaves out {len(x) % 7} of {len(x)} examples.*drop_last=False"):
+            count(network, DataLoader(data, batch_size=7, drop_last=True))
+        with pytest.raises(TypeError, match="data set TensorDataset"):
+            count(network, data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from landscape.cli import main
-from landscape.record import GroupSchema, Recorder
+from landscape.record import GroupSchema, Recorder, Variable
 
 
 def _refuse(constant: str) -> None:
@@ -63,3 +63,17 @@ def test_many_failures_are_counted(runner: CliRunner, tmp_path: Path) -> None:
     assert few.count("failed: ") == 10
     assert "3 more such rows" in few
     assert runner.invoke(main, ["show", "--all", str(path)]).stdout.count("failed: ") == 13
+
+
+def test_rows_of_a_part_of_their_values(runner: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "landscape.h5"
+    recorder = Recorder.create(path, {"model": "Net"})
+    recorder.declare(GroupSchema("sharpness", "how sharp", [Variable("sam")]))
+    for step, status in enumerate(("ok", "partial", "surrogate", "failed")):
+        recorder.append("sharpness", {"step": step, "status": status, "reason": f"sam: {status}"})
+    lines = runner.invoke(main, ["show", str(path)]).stdout.splitlines()
+    words = [line.split() for line in lines]
+    assert ["group", "rows", "failed", "partial", "steps", "seconds", "what"] in words
+    assert ["sharpness", "4", "1", "2", "0", "to", "3", "0.0", "how", "sharp"] in words
+    for status in ("partial", "surrogate", "failed"):
+        assert any(line.startswith(f"{status}: sharpness at step ") for line in lines)
