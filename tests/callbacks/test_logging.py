@@ -202,5 +202,5 @@ def test_a_monitor_of_what_does_not_exist_is_told(tmp_path):
     stops = EarlyStopping("landscape/swa_train_error", patience=1)
     with pytest.warns(UserWarning, match="swa_train_error, of which SWATrajectory has no finite value") as caught:
         trainer = fit(tmp_path, SWATrajectory(log=True), stops, module=Regression(), max_epochs=3)
-    assert len(caught) == 1
+    assert sum("swa_train_error" in str(entry.message) for entry in caught) == 1
     assert (trainer.current_epoch, stops.wait_count) == (3, 0)

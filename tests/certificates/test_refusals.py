@@ -147,9 +147,11 @@ def test_a_subspace_needs_its_architecture(perceptron_case):
 def test_a_loader_that_leaves_out_examples(perceptron_case):
     x, y = (torch.cat(parts) for parts in zip(*perceptron_case.batches, strict=True))
     data = TensorDataset(x, y)
-    for count in (certify, train_subspace):
-        network = perceptron_case.trained if count is certify else perceptron_case.architecture
-        with pytest.raises(MeasurementError, match=rf"leaves out {len(x) % 7} of {len(x)} examples.*drop_last=False"):
-            count(network, DataLoader(data, batch_size=7, drop_last=True))
-        with pytest.raises(TypeError, match="data set TensorDataset"):
-            count(network, data)
+    dropping = DataLoader(data, batch_size=7, drop_last=True)
+    words = rf"leaves out {len(x) % 7} of {len(x)} examples.*drop_last=False"
+    with pytest.raises(MeasurementError, match=words):
+        certify(perceptron_case.trained, dropping)
+    with pytest.raises(MeasurementError, match=words):
+        train_subspace(perceptron_case.architecture, dropping, dimension=5)
+    with pytest.raises(TypeError, match="data set TensorDataset"):
+        certify(perceptron_case.trained, data)
