@@ -1,4 +1,4 @@
-"""The base of all callbacks: when to measure, how to keep the training untouched, what to do when it fails."""
+"""Base of all callbacks: schedule measurements, keep the training untouched, and record what fails."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from landscape._distributed import Processes
 from landscape._errors import MeasurementError
-from landscape.callbacks._arguments import one_of, positive
+from landscape.callbacks._arguments import check_batches, check_path, known_arguments, one_of, seeds, whole_positive
 from landscape.callbacks._averaged import average_for, averager_before
 from landscape.callbacks._bases import CallbackBase
-from landscape.callbacks._failing import Failures, sentence
-from landscape.callbacks._processes import processes_of
-from landscape.callbacks._provenance import plain
-from landscape.callbacks._resuming import Resumable, find_former, run_path
-from landscape.callbacks._session import Measured, Session, evaluate, losses, session_of, trainable_columns
+from landscape.callbacks._failing import Failures, failed_status, sentence
+from landscape.callbacks._logging import ScalarLog
+from landscape.callbacks._parts import Parts
+from landscape.callbacks._recording import Recording
+from landscape.callbacks._session import Measured, Session, evaluate, losses, trainable_columns
 from landscape.objective import Evaluation, Objective
-from landscape.record import GroupSchema
 
 
-class LandscapeCallback(Resumable, CallbackBase):
+class LandscapeCallback(Recording, CallbackBase):
     """Measures at a cadence and records one row an event; subclasses say what.
 
     In data-parallel training the processes share the measurement batches and all get the same numbers, which rank 0
@@ -51,14 +49,15 @@ class LandscapeCallback(Resumable, CallbackBase):
         noise_seed: Fixes the noise of modules that draw random numbers in their loss; see `Objective`.
         seed: Seed of the examples and of the measure's own draws.
         batches: Measurement batches as training_step receives them, instead of drawn ones.
-        log: Also send the scalars to the Trainer's loggers and callback_metrics, as `landscape/<name>`, where
-            EarlyStopping and ModelCheckpoint find them; NaN where nothing could be measured.
+        log: Also send the scalars to the Trainer's loggers, once a measurement and at its step, and to
+            callback_metrics. The key is `landscape/<name>`, or `landscape/<group>/<name>` in a group of another name
+            than the measure's. An EarlyStopping or ModelCheckpoint that monitors one checks it only after a new
+            measurement, so patience counts measurements. Between measurements, and after a failed one,
+            callback_metrics holds the last good value.
         name: Name of the group in the file; by default the measure's, with `_swa` where the mean is measured.
     """
 
-    group: str = ""
     default_every_n_epochs: int | None = None
-    description: str = ""
     averages: bool = False  # whether it keeps a running mean for callbacks with weights="swa"
 
     def __init__(
@@ -77,9 +76,16 @@ class LandscapeCallback(Resumable, CallbackBase):
         batches: Iterable[Any] | None = None,
         log: bool = False,
         name: str | None = None,
+        **unknown: Any,
     ):
         super().__init__()
-        positive(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, examples=examples, batch_size=batch_size)
+        known_arguments(type(self), unknown)
+        whole_positive(
+            every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, examples=examples, batch_size=batch_size
+        )
+        seeds(seed=seed, noise_seed=noise_seed)
+        check_path(path)
+        check_batches(batches)
         one_of(("warn", "raise"), on_error=on_error)
         one_of(("eval", "train"), mode=mode)
         one_of(("iterate", "swa"), weights=weights)
@@ -90,19 +96,13 @@ class LandscapeCallback(Resumable, CallbackBase):
         self.on_error = on_error
         self._failures = Failures(type(self).__name__, raising=on_error == "raise")
         self.weights = weights
-        self._logging = log  # `log` itself is the LightningModule's, which the Trainer attaches to every callback
+        # `log` itself is the LightningModule's, which the Trainer attaches to every callback
+        self._logged = ScalarLog(type(self).__name__) if log else None
         self.name = name
         self.seed = seed
         self.measured = Measured(examples, batch_size, mode, noise_seed, seed)
         self.batches = None if batches is None else list(batches)
-        self._group = ""
-        self._described = False
-        self._session: Session | None = None
-        self._last_step = -1
-        self._logged: dict[str, float] = {}
-        self._seen_step = 0
         self._learning_rate = math.nan
-        self.former_run = {}
 
     # ------------------------------------------------------------------ what subclasses say
 
@@ -111,66 +111,23 @@ class LandscapeCallback(Resumable, CallbackBase):
         return {}
 
     @abc.abstractmethod
-    def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
-        """Return `variables`, `coordinates` and further `attributes` of the group, before anything is measured."""
-
-    @abc.abstractmethod
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
-        """Take the measure and return a row; called within the objective's isolation."""
+        """Take the measure and return a row; called within the objective's isolation.
 
-    @abc.abstractmethod
-    def scalar_names(self) -> tuple[str, ...]:
-        """Return the names of the scalars that `log=True` sends to the loggers."""
+        A row of several measures is best taken with `parts`, so that each fails alone. Then the row holds `status` and
+        `reason` where one failed.
+        """
 
     def logged(self, measured: Mapping[str, Any]) -> dict[str, float]:
-        """Return the logged scalars by name out of a measured row."""
-        return {name: measured.get(name, float("nan")) for name in self.scalar_names()}
+        """Return the logged scalars by name out of a measured row; NaN for what it lacks is not logged."""
+        return {name: measured.get(name, math.nan) for name in self.scalar_names()}
 
-    def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
-        """Prepare, once the file is open and the group declared."""
+    def parts(self, objective: Objective) -> Parts:
+        """Return an empty row for `measure`, whose parts fail alone."""
+        processes = objective.processes if self._session is None else self._session.processes
+        return Parts(processes, self.on_error == "raise", type(objective.module).__name__)
 
     # ------------------------------------------------------------------ when
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Open or resume the run file and declare the group."""
-        self._session = None
-        self._logged = {}
-        self._seen_step = trainer.global_step
-        self._failures.renew()
-        if trainer.fast_dev_run:
-            return
-        with self._failures.passing("prepare the recording"):
-            processes = processes_of(trainer)
-            with processes.together():
-                session = self._open(trainer, pl_module, processes)
-            self._session = session  # in all processes, or in none
-
-    def _open(self, trainer: Any, module: Any, processes: Processes) -> Session:
-        former = find_former(self, trainer)
-        path = run_path(self, trainer, former)
-        session = session_of(trainer, path, former.get("run_id"), processes)
-        session.open(trainer, module, resumed=bool(former))
-        default = self.group if self.weights == "iterate" else f"{self.group}_{self.weights}"
-        self._group = session.claim(self.name or default, self)
-        declared = self.schema(trainer, module)
-        own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
-        known = self._provenance(session, trainer, module)
-        self._described = "held_out" in known
-        own |= declared.pop("attributes", {}) | known
-        session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
-        self.on_training_start(session, trainer, module)
-        self.former_run = {"path": str(session.path), "run_id": session.run_id}
-        self._last_step = trainer.global_step if former else -1
-        return session
-
-    def _provenance(self, session: Session, trainer: Any, module: Any) -> dict[str, Any]:
-        """Describe the measured data; where that fails, every row will say why."""
-        try:
-            return session.describe(trainer, module, self.measured, self.batches)
-        except Exception:
-            if self.on_error == "raise":
-                raise
-            return {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Keep the batch aside where the training's data can be read only once."""
@@ -185,6 +142,8 @@ class LandscapeCallback(Resumable, CallbackBase):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Measure where the number of optimizer steps says so."""
+        if self._pending:  # the first batch has given lazy modules their shapes
+            self._start(trainer, pl_module, {})
         # Accumulated gradients leave it as it was after most batches; several optimizers move it by more than one.
         before, self._seen_step = self._seen_step, trainer.global_step
         if self.every_n_steps and self._seen_step // self.every_n_steps > before // self.every_n_steps:
@@ -200,30 +159,19 @@ class LandscapeCallback(Resumable, CallbackBase):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure once where there is no cadence."""
         if not self.every_n_epochs and not self.every_n_steps:
-            self._event(trainer, pl_module, trainer.fit_loop.batch_idx, may_log=False)
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Write what is buffered; the training is ending with an error of its own."""
-        self._close()
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Write what is buffered."""
-        if stage == "fit":
-            self._close()
+            self._event(trainer, pl_module, trainer.fit_loop.batch_idx, after=True)
 
     # ------------------------------------------------------------------ one event
 
-    def _event(self, trainer: Any, module: Any, batch_index: int, may_log: bool = True) -> None:
+    def _event(self, trainer: Any, module: Any, batch_index: int, after: bool = False) -> None:
         step, session = trainer.global_step, self._session
-        if trainer.fast_dev_run or step == self._last_step:
+        if trainer.fast_dev_run or session is None or step == self._last_step or not self._begun(trainer):
             return
-        if session is not None and self._begun(trainer):
-            self._last_step = step
-            measured = self._record(session, trainer, module, batch_index, after=not may_log)
-            # A failed measurement is logged as NaN: a monitored metric that vanished would stop the training.
-            self._logged = self.logged(measured) if measured else {}
-        if self._logging and may_log:
-            self._log(module)
+        self._last_step = step
+        measured = self._record(session, trainer, module, batch_index, after)
+        if self._logged is not None and measured:
+            with self._failures.passing(f"log step {step}"):
+                self._logged.send(trainer, self.logged(measured), step)
 
     def _record(self, session: Session, trainer: Any, module: Any, batch_index: int, after: bool) -> dict[str, Any]:
         started = time.perf_counter()
@@ -239,15 +187,17 @@ class LandscapeCallback(Resumable, CallbackBase):
         try:
             with session.processes.together():
                 measured = self._measure(session, trainer, module, row)
+            status |= {name: measured.pop(name) for name in status if name in measured}
         except Exception as error:
             if self.on_error == "raise":
                 raise
             measured = {}  # where another process failed
-            status = {"status": 1, "reason": sentence(error)}
-            self._failures.warn(f"could not measure at step {row['step']}: {sentence(error)}")
+            status = failed_status(error, sentence(error, type(module).__name__))
+        if status["status"]:
+            self._failures.warn(f"could not measure at step {row['step']}: {status['reason']}")
         seconds = {"wall_seconds": time.perf_counter() - started}
         with self._failures.passing(f"record step {row['step']}"), session.processes.together():
-            session.append(self._group, row | status | measured | seconds)
+            session.append(self._group, row | measured | seconds | status)
         return measured
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
@@ -289,16 +239,7 @@ class LandscapeCallback(Resumable, CallbackBase):
         """The running mean that this callback keeps, with its buffers; None for those that keep none."""
         return None
 
-    def _log(self, module: Any) -> None:
-        values = {name: float(self._logged.get(name, math.nan)) for name in self.scalar_names()}
-        module.log_dict({f"landscape/{name}": value for name, value in values.items()})
-
     def _settings(self) -> dict[str, Any]:
         common: dict[str, Any] = {"every_n_epochs": self.every_n_epochs, "every_n_steps": self.every_n_steps}
         common["weights"] = self.weights
         return common | vars(self.measured) | self.settings()
-
-    def _close(self) -> None:
-        if self._session is not None:
-            with self._failures.ending("write the last rows"):
-                self._session.close()

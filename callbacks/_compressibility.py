@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from landscape.callbacks._arguments import one_of, positive
+from landscape._errors import MeasurementError
+from landscape.callbacks._arguments import listed, one_of, positive
 from landscape.callbacks._axes import on_axis, tensor_labels
 from landscape.callbacks._base import LandscapeCallback
-from landscape.compression import bits, noise_radius, quantisation_law
+from landscape.compression import Bits, bits, noise_radius, quantisation_law
 from landscape.compression._families import FAMILIES
 from landscape.compression._law import GRIDS
 from landscape.compression._radii import PER
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
+
+_DEFAULT = "uniform-tensor"
+_LOGGED = ("bits", "bits_per_parameter")
 
 
 class Compressibility(LandscapeCallback):
@@ -46,7 +51,7 @@ class Compressibility(LandscapeCallback):
     def __init__(
         self,
         tolerances: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
-        family: str | Sequence[str] = "uniform-tensor",
+        family: str | Sequence[str] = _DEFAULT,
         noise_radius: bool | str = False,
         law: bool = False,
         every_n_epochs: int | None = None,
@@ -59,7 +64,8 @@ class Compressibility(LandscapeCallback):
             raise ValueError(f"family is {family!r}; give one family of codes, or a list of different ones")
         for name in self.families:
             one_of(list(FAMILIES), family=name)
-        if not tolerances:
+        listed(tolerances=tolerances)
+        if not len(tolerances):
             raise ValueError("tolerances is empty; give at least one allowed rise of the training loss")
         for tolerance in tolerances:
             positive(tolerance=tolerance)
@@ -81,13 +87,22 @@ class Compressibility(LandscapeCallback):
         return {name: getattr(self, name) for name in names}
 
     def scalar_names(self) -> tuple[str, ...]:
-        """Return the names of the logged scalars, at the middle tolerance, of the first family."""
-        return ("bits", "bits_per_parameter")
+        """Return the names of the logged scalars: bits of the first family, with the middle tolerance in the name.
+
+        At the default tolerances they are `bits_0.03` and `bits_per_parameter_0.03`. A family other than the default
+        stands before the tolerance.
+        """
+        family = "" if self.families[0] == _DEFAULT else f"_{self.families[0]}"
+        return tuple(f"{name}{family}_{self.tolerances[self._middle]:g}" for name in _LOGGED)
 
     def logged(self, measured: Mapping[str, Any]) -> dict[str, float]:
         """Return the logged scalars at the middle tolerance, of the first family."""
-        middle = len(self.tolerances) // 2
-        return {name: np.atleast_2d(measured[name])[0, middle] for name in self.scalar_names()}
+        known = {name: np.atleast_2d(measured[name])[0, self._middle] for name in _LOGGED if name in measured}
+        return {key: known.get(name, np.nan) for key, name in zip(self.scalar_names(), _LOGGED, strict=True)}
+
+    @property
+    def _middle(self) -> int:
+        return len(self.tolerances) // 2
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -131,23 +146,46 @@ class Compressibility(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the bits at the present weights."""
-        curves = {family: bits(objective, family, self.tolerances) for family in self.families}
+        parts, curves = self.parts(objective), dict[str, Bits]()
 
-        def column(name: str) -> np.ndarray:
-            values = [np.asarray(getattr(curve, name)) for curve in curves.values()]
+        def code(family: str) -> dict[str, Any]:
+            curves[family] = bits(objective, family, self.tolerances)
+            return {}
+
+        for family in self.families:
+            parts.take(family, functools.partial(code, family))
+        parts.row |= self._columns(curves, objective.layout.names)
+        if self.noise_radius:
+            parts.take("noise_radius", lambda: self._noise_row(objective))
+        if self.law:
+            parts.take("law", lambda: self._law_row(objective, curves))
+        return parts.result()
+
+    def _columns(self, curves: Mapping[str, Bits], tensors: Sequence[str]) -> dict[str, Any]:
+        """Return the columns of all families; those of one that failed are NaN."""
+        if not curves:
+            return {}
+
+        def column(name: str, missing: float = np.nan) -> np.ndarray:
+            like = np.asarray(getattr(next(iter(curves.values())), name))
+            empty = np.full(like.shape, missing)
+            values = [np.asarray(getattr(curves[one], name)) if one in curves else empty for one in self.families]
             return values[0] if isinstance(self.family, str) else np.stack(values)
 
         names = ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "tensor_bits")
-        row: dict[str, Any] = {name: column(name) for name in names}
-        row["tensor_bits"] = on_axis(row["tensor_bits"], objective.layout.names, self._tensors)
-        row |= {self._knob: column("knob"), "reached": column("reached").astype(np.int8)}
-        if self.noise_radius:
-            per = "filter" if self.noise_radius is True else str(self.noise_radius)
-            noise = noise_radius(objective, self.tolerances, per, seed=self.seed)
-            row |= {"noise_radius": noise.sigma, "noise_radius_stderr": noise.stderr, "bits_back": noise.bits}
-        if self.law:
-            grid = next(curve for family, curve in curves.items() if family in GRIDS)
-            law = quantisation_law(objective, grid, seed=self.seed)
-            row |= {"law_curvature": law.curvature, "law_curvature_stderr": law.curvature_stderr}
-            row |= {"predicted_step": law.predicted_knob, "predicted_step_stderr": law.predicted_knob_stderr}
-        return row
+        columns = {name: column(name) for name in names}
+        columns["tensor_bits"] = on_axis(columns["tensor_bits"], tensors, self._tensors)
+        return columns | {self._knob: column("knob"), "reached": column("reached", missing=-1).astype(np.int8)}
+
+    def _noise_row(self, objective: Objective) -> dict[str, Any]:
+        per = "filter" if self.noise_radius is True else str(self.noise_radius)
+        noise = noise_radius(objective, self.tolerances, per, seed=self.seed)
+        return {"noise_radius": noise.sigma, "noise_radius_stderr": noise.stderr, "bits_back": noise.bits}
+
+    def _law_row(self, objective: Objective, curves: Mapping[str, Bits]) -> dict[str, Any]:
+        grid = next((curve for family, curve in curves.items() if family in GRIDS), None)
+        if grid is None:
+            raise MeasurementError("the law needs the bits of a uniform grid, which could not be measured")
+        law = quantisation_law(objective, grid, seed=self.seed)
+        row = {"law_curvature": law.curvature, "law_curvature_stderr": law.curvature_stderr}
+        return row | {"predicted_step": law.predicted_knob, "predicted_step_stderr": law.predicted_knob_stderr}

@@ -1,9 +1,12 @@
-"""A sensible set of callbacks in one line."""
+"""Make a sensible set of callbacks in one line."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from landscape._given import unknown_argument
+from landscape.callbacks._arguments import accepted
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._compressibility import Compressibility
 from landscape.callbacks._hessian_spectrum import HessianSpectrum
@@ -16,7 +19,7 @@ def default_callbacks(
     every_n_epochs: int | None = None,
     swa_start: int | float = 0.75,
     every_n_steps: int | None = None,
-    **common: Any,
+    **settings: Any,
 ) -> list[Any]:
     """Return fresh callbacks for both axes and what leads from one solution to another.
 
@@ -27,21 +30,49 @@ def default_callbacks(
             weights are recorded every epoch from `swa_start` on, and the connectivity once, when the fit ends.
         swa_start: Where averaging begins, as in `SWATrajectory`.
         every_n_steps: The same cadence in optimizer steps.
-        **common: Arguments of every callback, such as examples=, path= or on_error=.
+        **settings: Further arguments. Those of every callback, such as examples=, path= or on_error=, go to all; one
+            that belongs to a single callback, such as budget= or tolerances=, goes to that one.
 
     Returns:
         HessianSpectrum, Sharpness, SWATrajectory, Compressibility and ModeConnectivity.
 
+    Raises:
+        TypeError: No callback takes one of the arguments, or several do and mean different things by it.
+
     Example:
-        >>> [type(callback).__name__ for callback in default_callbacks(examples=256)]
+        >>> [type(callback).__name__ for callback in default_callbacks(examples=256, budget=0.1)]
         ['HessianSpectrum', 'Sharpness', 'SWATrajectory', 'Compressibility', 'ModeConnectivity']
     """
+    for name in settings:
+        _check(name)
     cadence: dict[str, Any] = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps}
-    chosen: list[LandscapeCallback] = [
-        HessianSpectrum(**cadence, **common),
-        Sharpness(**cadence, **common),
-        SWATrajectory(start=swa_start, **common),
-        Compressibility(**cadence, **common),
-        ModeConnectivity(**common),
-    ]
-    return chosen
+    own: dict[type, dict[str, Any]] = {kind: {} if kind in _OWN_TIMES else cadence for kind in _CLASSES}
+    own[SWATrajectory] = {"start": swa_start}
+    return [kind(**given, **_of(kind, settings)) for kind, given in own.items()]
+
+
+_CLASSES: tuple[type[LandscapeCallback], ...] = (
+    HessianSpectrum,
+    Sharpness,
+    SWATrajectory,
+    Compressibility,
+    ModeConnectivity,
+)
+_OWN_TIMES = (SWATrajectory, ModeConnectivity)
+
+
+def _of(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    taken = accepted(kind)
+    return {name: value for name, value in settings.items() if name in taken}
+
+
+def _check(name: str) -> None:
+    takers = [kind.__name__ for kind in _CLASSES if name in accepted(kind)]
+    if name == "start" or not takers:
+        known = dict.fromkeys(["swa_start", *(each for kind in _CLASSES for each in accepted(kind) if each != "start")])
+        raise TypeError(unknown_argument("default_callbacks", name, known))
+    if len(takers) > 1 and name not in accepted(LandscapeCallback):
+        raise TypeError(
+            f"{name} is an argument of {' and of '.join(takers)}, with another meaning in each; make these callbacks "
+            "one by one: callbacks=[HessianSpectrum(...), Sharpness(...)]"
+        )

@@ -1,12 +1,15 @@
-"""What happens when recording fails: one warning, and the training goes on."""
+"""Turn a failure of a callback into one warning, and its error into a sentence; the training goes on."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-from landscape._errors import LandscapeError
+from landscape._errors import LandscapeError, SurrogateError
+from landscape.callbacks._advice import advice
+from landscape.record import STATUS
 
 
 class Failures:
@@ -60,7 +63,28 @@ class Failures:
                 self.warn(f"could not {action}: {sentence(error)}")
 
 
-def sentence(error: Exception) -> str:
-    """Say what went wrong in one line; errors that are not the toolkit's own are named by their class."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, LandscapeError) else f"{type(error).__name__}: {text}"
+def sentence(error: Exception, model: str = "") -> str:
+    """Say in one line what went wrong.
+
+    Args:
+        error: The error. The toolkit's own are sentences already; before others stands what to do about them.
+        model: Class of the measured model, where a measure raised the error.
+
+    Returns:
+        The sentence. An error that is not the toolkit's own stands behind it by class and message.
+    """
+    try:
+        text = " ".join(str(error).split()) or "no message"
+    except Exception:  # an exception of the user's whose own __str__ fails
+        text = "no message that can be printed"
+    if isinstance(error, LandscapeError):
+        return text
+    raw = f"{type(error).__name__}: {text}"
+    cure = advice(error, text, model)
+    return f"{cure} ({raw})" if cure else raw
+
+
+def failed_status(error: Exception, reason: str) -> dict[str, Any]:
+    """Return status and reason of a row that failed altogether."""
+    name = "surrogate" if isinstance(error, SurrogateError) else "failed"
+    return {"status": STATUS.index(name), "reason": reason}

@@ -1,4 +1,4 @@
-"""Rows of the Hessian's spectrum, by each way of measuring it."""
+"""Measure the rows of the Hessian's spectrum, by each engine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 
 from landscape._errors import MeasurementError
+from landscape.callbacks._parts import Parts
 from landscape.curvature import (
     Eigenpairs,
+    SpectralDensity,
+    Spectrum,
     SymmetricOperator,
     Tracked,
     condition_number,
     effective_dimension,
     negative_share,
     pyhessian_spectrum,
+    spectral_density,
     spectral_entropy,
     spectrum,
     trace,
@@ -24,7 +28,8 @@ from landscape.curvature import (
 from landscape.objective import Objective
 
 
-def spectrum_row(
+def take_spectrum(
+    parts: Parts,
     objective: Objective,
     operator: SymmetricOperator,
     *,
@@ -33,11 +38,16 @@ def spectrum_row(
     z: Sequence[float],
     shape: tuple[int, int],
     seed: int,
+    probes: int,
+    steps: int,
     **settings: Any,
-) -> dict[str, Any]:
-    """Measure both ends, the density and what follows from it, and the trace.
+) -> None:
+    """Measure both ends, the density and what follows from it, and the trace, each as a part that may fail alone.
+
+    One run gives the ends and the density's first probe. Where it fails, the density is taken by itself.
 
     Args:
+        parts: The row.
         objective: The loss at the weights to measure.
         operator: Its Hessian.
         trace_tol: Relative standard error of the trace.
@@ -45,28 +55,44 @@ def spectrum_row(
         z: Scales of the effective dimensionality.
         shape: Probes and nodes that the row has room for.
         seed: Seed of everything drawn.
-        **settings: Of `landscape.curvature.spectrum`.
-
-    Returns:
-        The row.
+        probes: Probes of the density.
+        steps: Lanczos steps of each probe.
+        **settings: Further ones of `landscape.curvature.spectrum`.
     """
-    result = spectrum(operator, seed=seed, **settings)
-    # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
-    known = (result.top, result.bottom)
-    estimate = trace(operator, method="hutch++", tol=trace_tol, seed=seed, max_matvecs=trace_max_matvecs, known=known)
-    probes, nodes = result.density.nodes.shape
+    found: list[Spectrum] = []
+
+    def ends() -> dict[str, Any]:
+        found.append(spectrum(operator, seed=seed, probes=probes, steps=steps, **settings))
+        top, bottom = found[0].top, found[0].bottom
+        own = {"lambda_max": top.values[0], "lambda_min": bottom.values[0], "condition_number": _condition(top)}
+        return _ends(top=top, bottom=bottom) | own
+
+    def density() -> dict[str, Any]:
+        measured = found[0].density if found else spectral_density(operator, seed, probes, steps)
+        return _density_row(measured, objective.n_examples, z, shape)
+
+    def whole_trace() -> dict[str, Any]:
+        # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
+        known = (found[0].top, found[0].bottom) if found else ()
+        settled: dict[str, Any] = {"tol": trace_tol, "max_matvecs": trace_max_matvecs, "seed": seed}
+        estimate = trace(operator, method="hutch++", known=known, **settled)
+        return {"trace": estimate.value, "trace_stderr": estimate.stderr}
+
+    parts.take("eigenpairs", ends)
+    parts.take("density", density)
+    parts.take("trace", whole_trace)
+
+
+def _density_row(
+    density: SpectralDensity, n_examples: int, z: Sequence[float], shape: tuple[int, int]
+) -> dict[str, Any]:
+    probes, nodes = density.nodes.shape
     padding = ((0, shape[0] - probes), (0, shape[1] - nodes))
-    n_eff = effective_dimension(result.density, z, objective.n_examples)
-    negative, entropy = negative_share(result.density), spectral_entropy(result.density)
+    n_eff = effective_dimension(density, z, n_examples)
+    negative, entropy = negative_share(density), spectral_entropy(density)
     return {
-        **_ends(top=result.top, bottom=result.bottom),
-        "lambda_max": result.top.values[0],
-        "lambda_min": result.bottom.values[0],
-        "condition_number": _condition(result.top),
-        "density_nodes": np.pad(result.density.nodes, padding, mode="edge"),
-        "density_weights": np.pad(result.density.weights, padding),
-        "trace": estimate.value,
-        "trace_stderr": estimate.stderr,
+        "density_nodes": np.pad(density.nodes, padding, mode="edge"),
+        "density_weights": np.pad(density.weights, padding),
         "n_eff": n_eff.value,
         "n_eff_complement": n_eff.complement,
         "n_eff_stderr": n_eff.stderr,

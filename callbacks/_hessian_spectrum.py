@@ -9,13 +9,14 @@ from typing import Any
 from landscape._batches import n_examples
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
-from landscape.callbacks._arguments import at_least, one_of, positive
+from landscape.callbacks._arguments import counts, listed, one_of, positive
 from landscape.callbacks._axes import layer_labels
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._budget import TimeBudget
 from landscape.callbacks._hessian_layers import gap_row, layer_row
-from landscape.callbacks._hessian_rows import pyhessian_row, spectrum_row, tracked_row
+from landscape.callbacks._hessian_rows import pyhessian_row, take_spectrum, tracked_row
 from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_variables
+from landscape.callbacks._parts import Parts
 from landscape.callbacks._session import Session
 from landscape.curvature import SymmetricOperator, Tracked, hessian
 from landscape.objective import Objective
@@ -83,8 +84,9 @@ class HessianSpectrum(LandscapeCallback):
         **common: Any,
     ):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
-        at_least(1, k=k, k_bottom=k_bottom, probes=probes, steps=steps, max_matvecs=max_matvecs)
-        at_least(8, trace_max_matvecs=trace_max_matvecs)
+        counts(1, k=k, k_bottom=k_bottom, probes=probes, steps=steps, max_matvecs=max_matvecs)
+        counts(8, trace_max_matvecs=trace_max_matvecs)
+        listed(z=z)
         positive(tol=tol, trace_tol=trace_tol, budget=budget)
         one_of(_ENGINES, engine=engine)
         self.k, self.k_bottom, self.tol = k, k_bottom, tol
@@ -207,27 +209,38 @@ class HessianSpectrum(LandscapeCallback):
         if self.engine == "pyhessian":
             return pyhessian_row(objective, self.k, self.tol, self.seed)
         operator = hessian(objective)
+        parts = self.parts(objective)
         if self.track:
-            # Vectors of other parameters are no start, and no subspace to turn from.
-            previous = self._tracked if objective.layout == self._tracked_layout else None
-            row, self._tracked = tracked_row(objective, operator, previous, self.k, self.seed)
-            self._tracked_layout = objective.layout
+            parts.take("tracked eigenpairs", lambda: self._tracked_row(objective, operator))
         else:
-            row = self._spectrum_row(objective, operator)
+            self._take_spectrum(parts, objective, operator)
         others = 0
+
+        def gap() -> dict[str, Any]:
+            nonlocal others
+            distances, others = gap_row(operator, objective, _GAP_PROBES, self.seed)
+            return distances
+
         if self.layers:
             settings = (self.tol, self.trace_tol, self.trace_max_matvecs, self.seed)
-            row |= layer_row(operator, self._layer_names, *settings)
+            parts.take("layers", lambda: layer_row(operator, self._layer_names, *settings))
         if self.gap:
-            distances, others = gap_row(operator, objective, _GAP_PROBES, self.seed)
-            row |= distances
-        row["n_matvecs"] = operator.n_matvecs + others
+            parts.take("gap", gap)
+        row = parts.result() | {"n_matvecs": operator.n_matvecs + others}
         if self._budget is not None:
             row |= {"n_probes": self._probes, "overhead": self._budget.overhead}
         return row
 
-    def _spectrum_row(self, objective: Objective, operator: SymmetricOperator) -> dict[str, Any]:
-        return spectrum_row(
+    def _tracked_row(self, objective: Objective, operator: SymmetricOperator) -> dict[str, Any]:
+        # Vectors of other parameters are no start, and no subspace to turn from.
+        previous = self._tracked if objective.layout == self._tracked_layout else None
+        row, self._tracked = tracked_row(objective, operator, previous, self.k, self.seed)
+        self._tracked_layout = objective.layout
+        return row
+
+    def _take_spectrum(self, parts: Parts, objective: Objective, operator: SymmetricOperator) -> None:
+        take_spectrum(
+            parts,
             objective,
             operator,
             k=self.k,

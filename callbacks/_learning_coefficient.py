@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from landscape.callbacks._arguments import at_least, one_of, positive
+from landscape.callbacks._arguments import at_least, counts, one_of, positive
 from landscape.callbacks._axes import layer_labels, on_axis
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._parts import Parts
 from landscape.curvature._selection import modules
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
@@ -75,10 +77,10 @@ class LearningCoefficient(LandscapeCallback):
         **common: Any,
     ):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
-        at_least(1, chains=chains)
-        at_least(4, draws=draws)
+        counts(1, chains=chains)
+        counts(4, draws=draws)
         at_least(0, gamma=gamma)
-        at_least(2, n=n)
+        counts(2, n=n)
         one_of(METHODS, method=method)
         if step_size is not None:
             positive(step_size=step_size)
@@ -119,6 +121,13 @@ class LearningCoefficient(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the learning coefficient at the present weights."""
+        parts = self.parts(objective)
+        parts.take("learning_coefficient", lambda: self._whole(objective))
+        if self.layers:
+            self._take_layers(parts, objective)
+        return parts.result()
+
+    def _whole(self, objective: Objective) -> dict[str, Any]:
         found = self._coefficient(objective)
         own = {"learning_coefficient": found.value, "learning_coefficient_stderr": found.stderr}
         row: dict[str, Any] = {name: own[name] if name in own else getattr(found, name) for name in _SCALARS}
@@ -128,7 +137,7 @@ class LearningCoefficient(LandscapeCallback):
             "excess_loss": found.trace,
             "flag": _flags(found),
         }
-        return row | self._layers(objective) if self.layers else row
+        return row
 
     def _coefficient(self, objective: Objective, parameters: list[str] | None = None) -> LocalLearningCoefficient:
         return learning_coefficient(
@@ -143,17 +152,29 @@ class LearningCoefficient(LandscapeCallback):
             parameters=parameters,
         )
 
-    def _layers(self, objective: Objective) -> dict[str, Any]:
-        names = objective.layout.names
+    def _take_layers(self, parts: Parts, objective: Objective) -> None:
+        names, found = objective.layout.names, dict[str, LocalLearningCoefficient]()
         held = modules(objective.layout)
-        found = [self._coefficient(objective, [names[index] for index in indices]) for indices in held.values()]
+
+        def layer(name: str) -> dict[str, Any]:
+            found[name] = self._coefficient(objective, [names[index] for index in held[name]])
+            return {}
+
+        for name in held:
+            parts.take(f"layer {name}" if name else "outermost layer", functools.partial(layer, name))
+
+        def column(attribute: str) -> np.ndarray:
+            return np.array([getattr(found[name], attribute) if name in found else np.nan for name in held])
+
+        none = np.full(len(FLAGS), -1, dtype=np.int8)
         columns = {
-            "layer_learning_coefficient": np.array([one.value for one in found]),
-            "layer_learning_coefficient_stderr": np.array([one.stderr for one in found]),
-            "layer_rhat": np.array([one.rhat for one in found]),
-            "layer_flag": np.stack([_flags(one) for one in found]),
+            "layer_learning_coefficient": column("value"),
+            "layer_learning_coefficient_stderr": column("stderr"),
+            "layer_rhat": column("rhat"),
+            "layer_flag": np.stack([_flags(found[name]) if name in found else none for name in held]),
         }
-        return {name: on_axis(values, list(held), self._layer_names, axis=0) for name, values in columns.items()}
+        labels = (list(held), self._layer_names)
+        parts.row |= {name: on_axis(values, *labels, axis=0) for name, values in columns.items()}
 
 
 def _flags(found: LocalLearningCoefficient) -> np.ndarray:

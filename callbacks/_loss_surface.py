@@ -13,7 +13,7 @@ import torch
 from landscape._distributed import ALONE, Processes
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
-from landscape.callbacks._arguments import at_least, one_of
+from landscape.callbacks._arguments import counts, listed, one_of, positive
 from landscape.callbacks._axes import flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._weights_file import load_weights
@@ -88,8 +88,10 @@ class LossSurface(LandscapeCallback):
         one_of(_KINDS, directions=directions)
         one_of(("filter", "layer", "none"), normalization=normalization)
         one_of(("keep", "recompute"), batchnorm=batchnorm)
-        at_least(3, points=points)
-        at_least(0, trajectory=trajectory)
+        counts(3, points=points)
+        counts(0, trajectory=trajectory)
+        positive(span=span)
+        listed(through=through)
         if dimensions not in (1, 2):
             raise ValueError(f"dimensions is {dimensions}; a surface has 1 or 2")
         if (directions == "plane") != (len(through) == 2) or (directions == "plane" and dimensions == 1):

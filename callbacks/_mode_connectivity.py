@@ -12,7 +12,7 @@ import torch
 from landscape._distributed import ALONE
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
-from landscape.callbacks._arguments import positive
+from landscape.callbacks._arguments import counts, positive
 from landscape.callbacks._axes import flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
@@ -79,9 +79,9 @@ class ModeConnectivity(LandscapeCallback):
         **common: Any,
     ):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
-        if since < 1 or points < 2:
-            raise ValueError(f"since={since} and points={points}: since must be at least 1, points at least 2")
-        positive(fork_at=fork_at)
+        counts(1, since=since, fork_at=fork_at, curve_steps=curve_steps)
+        counts(2, points=points)
+        positive(curve_learning_rate=curve_learning_rate)
         self.fork_at = fork_at
         self.replay = replay
         self._forking = False
@@ -107,7 +107,7 @@ class ModeConnectivity(LandscapeCallback):
 
     def logged(self, measured: Mapping[str, Any]) -> dict[str, float]:
         """Return the training-loss barriers by the first definition."""
-        barriers = np.asarray(measured["barrier_train_loss"])
+        barriers = np.asarray(measured.get("barrier_train_loss", np.full((len(_PATHS), 1), np.nan)))
         return {f"{path}_barrier": barriers[i, 0] for i, path in enumerate(_PATHS)}
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 from torch import nn
 
 from landscape.callbacks._base import LandscapeCallback
-from landscape.callbacks._failing import sentence
+from landscape.callbacks._failing import failed_status, sentence
 from landscape.callbacks._provenance import plain, versions
 from landscape.callbacks._session import evaluate, losses, trainable_columns
 from landscape.objective import Objective
-from landscape.record import GroupSchema, Recorder
+from landscape.record import STATUS, GroupSchema, Recorder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def record_saved(
     saved: Iterable[Saved],
     objectives: Callable[[nn.Module], tuple[Objective, Objective | None]],
     attributes: dict[str, Any],
-) -> Iterator[tuple[Saved, dict[str, str]]]:
+) -> Iterator[tuple[Saved, dict[str, tuple[str, str]]]]:
     """Measure saved weights, one row each and callback, as the callbacks would have recorded them in training.
 
     Args:
@@ -53,7 +53,8 @@ def record_saved(
         attributes: Further root attributes of the file.
 
     Yields:
-        What was measured, and the reasons of failed measures by group: after each of the saved weights.
+        After each of the saved weights: what was measured, and by group the status and reason of rows that failed or
+        hold a part of their values.
     """
     recorder: Recorder | None = None
     for one in saved:
@@ -61,16 +62,17 @@ def record_saved(
         if recorder is None:
             recorder = _create(path, callbacks, one, objective, held_out, attributes)
         train, held = evaluate(objective, held_out)
-        failures = {}
+        failures: dict[str, tuple[str, str]] = {}
         for callback in callbacks:
             row: dict[str, Any] = {"step": one.step, "epoch": one.epoch} | losses(train, held)
             row |= trainable_columns(one.model)
             started = time.perf_counter()
             try:
-                row |= callback.take(objective, held_out, train) | {"status": 0, "reason": ""}
+                row |= {"status": 0, "reason": ""} | callback.take(objective, held_out, train)
             except Exception as error:
-                failures[callback.group] = sentence(error)
-                row |= {"status": 1, "reason": sentence(error)}
+                row |= failed_status(error, sentence(error, type(one.model).__name__))
+            if row["status"]:
+                failures[callback.group] = STATUS[row["status"]], row["reason"]
             recorder.append(callback.group, row | {"wall_seconds": time.perf_counter() - started})
         yield one, failures
     if recorder is not None:

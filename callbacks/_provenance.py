@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 _PACKAGES = ("landscape-geometry", "torch", "pytorch-lightning", "lightning", "numpy", "scipy", "h5py", "constriction")
 
@@ -20,7 +21,7 @@ def provenance(trainer: Any, module: Any) -> dict[str, Any]:
     trainable = [p for p in module.parameters() if p.requires_grad]
     return {
         "model": type(module).__name__,
-        "n_parameters": sum(p.numel() for p in trainable),
+        "n_parameters": sum(p.numel() for p in trainable if not is_lazy(p)),
         "parameter_dtype": str(trainable[0].dtype).removeprefix("torch.") if trainable else "",
         "hyper_parameters": plain(dict(getattr(module, "hparams", {}) or {})),
         "optimizer": optimizer(trainer),

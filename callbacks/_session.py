@@ -72,7 +72,10 @@ class Session:
             raise FileError(
                 f"cannot write the run file {path}: {error.strerror or error}; choose another path="
             ) from None
-        self.recorder = Recorder.create(path, provenance(trainer, module), trainable_layout(module), self.run_id)
+        # Lazy parameters that no batch has reached have no shape: the file then tells why nothing was measured.
+        lazy = any(is_lazy(parameter) for parameter in module.parameters())
+        layout = None if lazy else trainable_layout(module)
+        self.recorder = Recorder.create(path, provenance(trainer, module), layout, self.run_id)
 
     def claim(self, name: str, owner: object) -> str:
         """Give a callback a group of its own: `name`, or `name_2` where another callback has it."""
@@ -115,6 +118,12 @@ class Session:
         self._last_step = max(self._last_step, row["step"])
         if self.recorder is not None:
             self.recorder.append(group, row)
+
+    def fail(self, group: str, description: str, row: dict[str, Any]) -> None:
+        """Write a failed row, into a group of the common columns alone where it could not be declared (rank 0)."""
+        if self.recorder is not None and not self.recorder.has(group):
+            self.declare(GroupSchema(group, description, ()))
+        self.append(group, row)
 
     def close(self) -> None:
         """Let go of the module, and write what still waits because somebody held the file; may be called many times."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from landscape.callbacks._arguments import at_least, positive
+from landscape.callbacks._arguments import counts, listed, positive
 from landscape.callbacks._base import LandscapeCallback
-from landscape.callbacks._sharpness_measures import read
-from landscape.curvature import hessian
+from landscape.callbacks._sharpness_measures import Recorded, read
+from landscape.curvature import SymmetricOperator, hessian
 from landscape.objective import Objective
 
 _DEFAULT = ("gradient_norm", "sam", "average_case", "worst_case")
@@ -20,8 +21,8 @@ class Sharpness(LandscapeCallback):
     """Sharpness measures, any of `landscape.sharpness`; by default SAM's, and adaptive average and worst case.
 
     Group `sharpness`. The adaptive ones are invariant to the rescaling of layers and neurons; the average case is the
-    default axis of flatness. See `landscape.sharpness` for the functions and their sources, and docs/which-flatness.md
-    for a choice among them.
+    default axis of flatness. A measure that fails leaves its columns NaN, and the others stand. See
+    `landscape.sharpness` for the functions and their sources, and docs/which-flatness.md for a choice among them.
 
     Args:
         rho_sam: Step of SAM's sharpness, in units of the weights' l2 norm, where the measure's settings give none.
@@ -61,8 +62,10 @@ class Sharpness(LandscapeCallback):
     ):
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, **common)
         positive(rho_sam=rho_sam, rho_average=rho_average, rho_worst=rho_worst)
-        at_least(2, draws=draws)
-        at_least(1, steps=steps, worst_group=worst_group)
+        counts(2, draws=draws)
+        counts(1, steps=steps, worst_group=worst_group)
+        if measures is not None:
+            listed(measures=measures)
         self.rho_sam, self.rho_average, self.rho_worst = rho_sam, rho_average, rho_worst
         self.draws, self.steps, self.worst_group = draws, steps, worst_group
         self.measures = measures
@@ -98,8 +101,14 @@ class Sharpness(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the sharpness at the present weights."""
-        operator = hessian(objective) if any(recorded.takes_operator for recorded in self._recorded) else None
-        row: dict[str, Any] = {}
+        shared: list[SymmetricOperator] = []
+
+        def row(recorded: Recorded) -> dict[str, Any]:
+            if recorded.takes_operator and not shared:
+                shared.append(hessian(objective))
+            return recorded.row(objective, shared[0] if shared else None, self.seed)
+
+        parts = self.parts(objective)
         for recorded in self._recorded:
-            row |= recorded.row(objective, operator, self.seed)
-        return row
+            parts.take(recorded.name, functools.partial(row, recorded))
+        return parts.result()

@@ -1,4 +1,4 @@
-"""The measures that Sharpness can record: what a list of names and settings asks for, and what it is in the file."""
+"""Read the list of measures that `Sharpness` is given, and say how each is called and described in the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from landscape import sharpness
-from landscape.callbacks._arguments import at_least, one_of, positive
+from landscape._given import unknown_argument
+from landscape.callbacks._arguments import at_least, counts, one_of, positive
 from landscape.curvature import SymmetricOperator
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
@@ -175,13 +176,13 @@ def _pair(entry: Any) -> tuple[str, dict[str, Any]]:
 
 def _read_one(measure: str, settings: dict[str, Any]) -> Recorded:
     if measure not in _KINDS:
-        raise ValueError(f"there is no sharpness measure {measure!r}; there are {', '.join(_KINDS)}")
+        raise ValueError(unknown_argument("Sharpness", measure, _KINDS, "measure"))
     name = settings.pop("name", None)
     normalised = bool(settings.pop("normalise_logits", False))
     recorded = Recorded(measure, "", settings, normalised)
     known = [key for key in recorded.parameters if key not in ("objective", "operator")]
     if unknown := [key for key in settings if key not in known]:
-        raise ValueError(f"{measure} has no setting {unknown[0]!r}; there are {', '.join([*known, 'name'])}")
+        raise ValueError(unknown_argument(measure, unknown[0], [*known, "name", "normalise_logits"], "setting"))
     _check(measure, settings)
     if recorded.rung:  # as plain numbers, whatever sequence was given
         settings[recorded.rung] = rungs(settings[recorded.rung], recorded.rung)
@@ -202,11 +203,11 @@ def _check(measure: str, settings: Mapping[str, Any]) -> None:
     rung = _KINDS[measure][1]
     if rung and settings.get(rung) is not None:
         rungs(settings[rung], rung)
-    at_least(1, **{key: settings[key] for key in _COUNTS if key in settings})
+    counts(1, **{key: settings[key] for key in _COUNTS if key in settings})
     at_least(0, **{key: settings[key] for key in ("eta", "epsilon") if key in settings})
     positive(**{key: settings[key] for key in ("tol",) if key in settings})
     if "draws" in settings:
-        at_least(2 if measure in ("average_case", "pac_bayes") else 1, draws=settings["draws"])
+        counts(2 if measure in ("average_case", "pac_bayes") else 1, draws=settings["draws"])
     if "norm" in settings:
         one_of(NORMS, norm=settings["norm"])
     for (owner, key), choices in _CHOICES.items():

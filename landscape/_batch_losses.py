@@ -18,6 +18,7 @@ from landscape._derivatives import Derivatives
 from landscape._embeddings import functional_embeddings
 from landscape._errors import MeasurementError, WeightingWarning
 from landscape._first_look import FirstLook
+from landscape._given import check_pair
 from landscape._parameters import MeasuredTensors
 from landscape._precision import MeasuringPrecision
 from landscape._second_order import forward_kernels, plain_kernels
@@ -75,6 +76,9 @@ class BatchLosses:
             held = batches if isinstance(batches, list) else list(batches)
             self.source = getattr(held, "source", "given")
             self.batches = [self.cast(batch) for batch in held]
+            if isinstance(step, ModelStep):
+                for batch in self.batches:
+                    check_pair(batch)
             if not self.batches:
                 raise MeasurementError("there are no batches to measure; give at least one batch of examples")
             self._weigh(held, known)

@@ -17,6 +17,7 @@ from landscape import _batches, _distributed
 from landscape._batch_losses import BatchLosses
 from landscape._derivatives import Derivatives
 from landscape._errors import MeasurementError
+from landscape._given import check_objective_inputs
 from landscape._results import Evaluation
 from landscape._step import ModelStep, SkippedBatch, TrainingStep
 from landscape._weighing import NoTargets, Weighting
@@ -76,6 +77,7 @@ class Objective(BatchLosses):
         noise_seed: int | None = None,
         batch_weight: Callable[[Any], Any] | None = None,
     ):
+        check_objective_inputs(model, loss_fn, batches)
         step = ModelStep(model, loss_fn)
         self._setup(step, model, batches, mode, dtype, noise_seed, batch_weight)
 
@@ -106,6 +108,7 @@ class Objective(BatchLosses):
         Raises:
             MeasurementError: Manual optimisation without `landscape_loss`, or as in the class.
         """
+        check_objective_inputs(module, None, batches)
         self = cls.__new__(cls)
         self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed, batch_weight)
         return self

@@ -62,7 +62,7 @@ def plot_connectivity(run: RunLike, step: int | None = None, definition: str = "
 
 
 def _row(path: Any, data: xr.Dataset, step: int | None) -> xr.Dataset:
-    measured = data["step"].values[data["status"].values == "ok"]
+    measured = data["step"].values[data["status"].values != "failed"]
     if len(measured) == 0:
         raise FileError(f"{path} has no row of {GROUP!r} that succeeded; landscape show prints why.")
     if step is not None and step not in measured:

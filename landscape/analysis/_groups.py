@@ -29,7 +29,7 @@ def measured_rows(run: Run, group: str) -> xr.Dataset:
     if group not in names and len(longer) > 1:
         raise FileError(f"{run.path} has no group {group!r} but {' and '.join(longer)}; say which with group=")
     data = run.dataset(longer[0] if group not in names and longer else group)
-    rows = data.isel(step=data["status"].values == "ok")
+    rows = data.isel(step=data["status"].values != "failed")
     if rows.sizes["step"] == 0:
         raise FileError(f"{run.path} has no row of {group!r} that succeeded; landscape show prints why.")
     return rows

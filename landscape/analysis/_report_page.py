@@ -71,7 +71,7 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 <h3 class="failed">Failed measurements</h3>
 <ul>
 {% for failure in run.summary.failures %}
-<li>{{ failure.group }} at step {{ failure.step }}: {{ failure.reason }}</li>
+<li>{{ failure.group }} at step {{ failure.step }} ({{ failure.status }}): {{ failure.reason }}</li>
 {% endfor %}
 </ul>
 {% endif %}

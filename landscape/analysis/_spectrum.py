@@ -48,7 +48,7 @@ def plot_spectrum(run: RunLike, ax: Any = None) -> Any:
         _draw_eigenvalues(ax, data)
         _draw_threshold(ax, data, run.attributes.get("optimizer"))
         steps = data["step"].values
-        mark_failed(ax, steps[data["status"].values == "failed"])
+        mark_failed(ax, steps[np.isin(data["status"].values, ("failed", "surrogate"))])
         ax.set_xlabel(label_of("step"))
         ax.set_ylabel("Hessian eigenvalue (not invariant)")
         legend_above(ax, columns=3)

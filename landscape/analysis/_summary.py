@@ -29,9 +29,10 @@ def summarize(run: RunLike) -> dict[str, Any]:
         run: Path of a run file, or an open run.
 
     Returns:
-        `path`; `attributes` (provenance); `groups`: name, description, rows, failed, first and last step, seconds of
-        measuring, attributes (settings); `values`: group, name, label, whether it is one of the main ones, first and
-        last finite value with step and standard error (NaN where there is none); `failures`: group, step, reason.
+        `path`; `attributes` (provenance); `groups`: name, description, rows, how many of them failed or hold a part of
+        their values (partial), first and last step, seconds of measuring, attributes (settings); `values`: group, name,
+        label, whether it is one of the main ones, first and last finite value with step and standard error (NaN where
+        there is none); `failures`: group, step, status (failed, partial or surrogate), reason.
 
     Raises:
         FileError: The file cannot be read.
@@ -39,11 +40,11 @@ def summarize(run: RunLike) -> dict[str, Any]:
     run = as_run(run)
     groups, values, failures = [], [], []
     for name, (table, settings) in group_tables(run).items():
-        failed = table[table["status"] == "failed"]
-        groups.append(_group(name, table, failed, settings))
+        groups.append(_group(name, table, settings))
+        incomplete = table[table["status"] != "ok"]
         failures += [
-            {"group": name, "step": int(step), "reason": str(reason)}
-            for step, reason in zip(failed["step"], failed["reason"], strict=True)
+            {"group": name, "step": int(step), "status": str(status), "reason": str(reason)}
+            for step, status, reason in zip(*(incomplete[key] for key in ("step", "status", "reason")), strict=True)
         ]
         values += [found for column in table if column not in _COMMON if (found := _value(name, table, str(column)))]
     whole = run.table()
@@ -72,13 +73,14 @@ def value_text(entry: dict[str, Any]) -> str:
     return text if np.isnan(stderr) or stderr == 0 else f"{text} ± {stderr:.2g}"
 
 
-def _group(name: str, table: pd.DataFrame, failed: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
+def _group(name: str, table: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
     seconds = table["wall_seconds"].to_numpy(dtype=np.float64)
     return {
         "name": name,
         "description": str(settings.get("description", "")),
         "rows": len(table),
-        "failed": len(failed),
+        "failed": int((table["status"] == "failed").sum()),
+        "partial": int(table["status"].isin(("partial", "surrogate")).sum()),
         "first_step": int(table["step"].iloc[0]) if len(table) else None,
         "last_step": int(table["step"].iloc[-1]) if len(table) else None,
         "wall_seconds": float(np.nansum(seconds)),

@@ -122,7 +122,7 @@ def surface_row(run: RunLike | xr.Dataset | Surface, step: int | None, group: st
     run = as_run(run)
     contents = run._source.read([group], lambda schema: [n for n in schema.all_variables if n not in _LARGE])[group]
     data = contents.to_dataset()
-    measured = data["step"].values[data["status"].values == "ok"]
+    measured = data["step"].values[data["status"].values != "failed"]
     if len(measured) == 0:
         raise FileError(f"{run.path} has no row of {group!r} that succeeded; landscape show prints why.")
     if step is not None and step not in measured:

@@ -179,6 +179,7 @@ def recorded_components(run: RunLike, group: str = "swa_trajectory") -> Trajecto
     contents = file._source.read([group], lambda schema: [n for n in schema.all_variables if n in _READ])[group]
     if "components_turn" not in contents.rows:
         raise FileError(f"{file.path} was recorded without components; use SWATrajectory(components=8), say.")
+    # A row that failed, in part or as a whole, has its components where the weights could be read.
     good = np.isfinite(contents.rows["components_residual"])
     rows = {name: values[good] for name, values in contents.rows.items()}
     coordinates = np.empty_like(rows["components_coordinates"])

@@ -13,7 +13,9 @@ from torch import nn
 
 from landscape import _batches
 from landscape._errors import LandscapeError, MeasurementError, WeightingWarning
+from landscape._given import check_objective_inputs
 from landscape._private import pytree
+from landscape.certificates._examples import require_whole
 from landscape.losses import LossCall, LossWatcher
 from landscape.objective import Objective
 
@@ -39,6 +41,8 @@ def objective_of(model: nn.Module, batches: Iterable[Any], loss_fn: Callable[...
     """Return the loss over the examples: a LightningModule's own step, or a loss function, by default cross-entropy."""
     # A class such as torch.nn.CrossEntropyLoss is made with its defaults.
     made = loss_fn() if isinstance(loss_fn, type) else loss_fn
+    check_objective_inputs(model, made, batches)
+    require_whole(batches)
     if isinstance(made, nn.Module) and next(made.parameters(), None) is not None:
         raise MeasurementError(
             f"the loss {type(made).__name__} has parameters of its own, which no stream holds, and which may have seen "

@@ -46,6 +46,26 @@ def require_draws(data: dict[str, Any], n: int) -> None:
         )
 
 
+def require_whole(batches: Any) -> None:
+    """Refuse a data loader that leaves out the last examples.
+
+    Args:
+        batches: The examples as they were given; only a loader with `drop_last` is looked at.
+
+    Raises:
+        MeasurementError: Its last batch is dropped.
+    """
+    size: int | None = getattr(batches, "batch_size", None)
+    sampler: Any = getattr(batches, "sampler", None)
+    if not getattr(batches, "drop_last", False) or not size or not hasattr(sampler, "__len__"):
+        return
+    if left := len(sampler) % size:
+        raise MeasurementError(
+            f"the data loader has drop_last=True and leaves out {left} of {len(sampler)} examples, other ones at every "
+            "shuffle, so the certificate could not be verified; give a loader with drop_last=False"
+        )
+
+
 def _digests(batch: Any) -> list[bytes]:
     count = n_examples(batch)
     if not count:

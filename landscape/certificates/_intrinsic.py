@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landscape._given import check_batches
 from landscape._results import Result
 from landscape.certificates._certificate import best_of
 from landscape.certificates._certify import certify
+from landscape.certificates._examples import require_whole
 from landscape.certificates._skeleton import Architecture
 from landscape.certificates._training import train_subspace
 
@@ -94,6 +96,8 @@ def intrinsic_dimension(
         raise ValueError(f"share is {share}; it is a share of the baseline's accuracy, above 0 and up to 1")
     if baseline_error is not None and not 0 <= baseline_error <= 1:
         raise ValueError(f"baseline_error is {baseline_error}; an error rate lies between 0 and 1")
+    check_batches(batches)
+    require_whole(batches)
     held = list(batches)
 
     def claim(dimension: int | None) -> Any:

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape._errors import FileError, LandscapeError
+from landscape._given import check_batches
 from landscape._layout import plain_name
 from landscape.callbacks._weights_file import load_checkpoint, tensors_of
 from landscape.objective import Objective
@@ -118,18 +119,19 @@ def model_maker(target: Any, path: Path | None = None) -> Callable[[], nn.Module
     return lambda: _new_model(target, settings)
 
 
-def read_batches(target: Any, count: int | None = None) -> list[Any]:
+def read_batches(target: Any, count: int | None = None, check: Callable[[Any], None] = check_batches) -> list[Any]:
     """Return batches of what a user names as data.
 
     Args:
         target: Batches, a DataLoader or a LightningDataModule, or something that returns one when it is called.
         count: Number of batches to take; by default all.
+        check: Raises where the data cannot be read as batches; by default for one batch or a data set.
 
     Returns:
         The batches.
 
     Raises:
-        LandscapeError: There are none.
+        LandscapeError: There are none, or the data are no batches.
     """
     source = call(target, {}, "the data") if callable(target) and not isinstance(target, Iterable) else target
     if hasattr(source, "train_dataloader") and hasattr(source, "setup"):
@@ -141,6 +143,10 @@ def read_batches(target: Any, count: int | None = None) -> list[Any]:
             f"--data must name batches, a DataLoader or a LightningDataModule, or something that returns one; it gave "
             f"{type(source).__name__}"
         )
+    try:
+        check(source)
+    except TypeError as error:
+        raise LandscapeError(f"--data: {error}") from None
     batches = list(itertools.islice(source, count))
     if not batches:
         raise LandscapeError("the data hold no batches; give at least one batch of examples")

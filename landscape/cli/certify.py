@@ -14,8 +14,9 @@ from torch import nn
 
 from landscape._batches import n_examples
 from landscape._errors import LandscapeError
+from landscape._given import check_batches
 from landscape.certificates import Certificate, best_of, certify, read, train_subspace, verify
-from landscape.certificates._examples import examples_fingerprint, require_draws
+from landscape.certificates._examples import examples_fingerprint, require_draws, require_whole
 from landscape.cli._json import strict
 from landscape.cli._options import loss_option, model_option
 from landscape.cli._targets import Target, build_model, call, constructor_settings, read_batches, stored
@@ -158,7 +159,7 @@ def _certify(checkpoint: Path | None, as_json: bool, options: dict[str, Any]) ->
     settings = constructor_settings(options["model"], {} if checkpoint is None else stored(checkpoint)[1])
     _require_plain(settings)
     architecture = _architecture(options["model"], settings)
-    batches = read_batches(options["data"])
+    batches = read_batches(options["data"], check=_every_example)
     given = {"architecture": architecture, "settings": settings, "loss_fn": options["loss"]}
     given |= {name: options[name] for name in ("delta", "method", "choices", "repeats_are_draws")}
     if options["train"]:
@@ -175,6 +176,11 @@ def _certify(checkpoint: Path | None, as_json: bool, options: dict[str, Any]) ->
     click.echo(certificate.statement())
     if options["out"] is not None:
         click.echo(f"Written: {options['out']}")
+
+
+def _every_example(data: Any) -> None:
+    check_batches(data)
+    require_whole(data)
 
 
 def _train(

@@ -71,15 +71,18 @@ def command(
         return objective, None if held is None else objective.restrict(held)
 
     sources = {"weights": [str(path) for path in weights], "command": "landscape measure"}
-    failed = []
+    messages, nothing = [], 0
     with tqdm(total=len(places), unit="checkpoint", disable=None, leave=False) as bar:
         for saved, failures in record_saved(out, callbacks, load(model, places), objectives, sources):
             bar.update()
-            failed += [f"{group} of {saved.source} (step {saved.step}): {why}" for group, why in failures.items()]
-    for sentence in failed:
-        click.echo(f"Not measured: {sentence}", err=True)
+            for group, (status, why) in failures.items():
+                nothing += status == "failed"
+                start = "Not measured" if status == "failed" else "Measured in part"
+                messages.append(f"{start}: {group} of {saved.source} (step {saved.step}): {why}")
+    for message in messages:
+        click.echo(message, err=True)
     click.echo(out)
-    if len(failed) == len(places) * len(callbacks):
+    if nothing == len(places) * len(callbacks):
         raise LandscapeError("nothing could be measured; the rows are recorded as failed")
 
 

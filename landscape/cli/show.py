@@ -29,7 +29,7 @@ _WIDE = 100  # a terminal that has room to say what the measures are
 @click.command("show", epilog=_EXAMPLE)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with null for what is not a number.")
-@click.option("--all", "everything", is_flag=True, help="Print every scalar and every failed row.")
+@click.option("--all", "everything", is_flag=True, help="Print every scalar and every row with a failure.")
 def command(run: Path, as_json: bool, everything: bool) -> None:
     """Print what RUN holds: provenance, groups, first and last values, failed measurements."""
     summary = summarize(run)
@@ -51,10 +51,10 @@ def _print(summary: dict[str, Any], everything: bool) -> None:
         console.print(_values(values, with_meaning=console.width >= _WIDE))
     failures = summary["failures"]
     for failure in failures if everything else failures[:_FAILURES]:
-        text = f"failed: {failure['group']} at step {failure['step']}: {failure['reason']}"
+        text = f"{failure['status']}: {failure['group']} at step {failure['step']}: {failure['reason']}"
         console.print(Text(text, "red"), soft_wrap=True)
     if len(failures) > _FAILURES and not everything:
-        console.print(f"... and {len(failures) - _FAILURES} more failed rows; --all prints them.", style="red")
+        console.print(f"... and {len(failures) - _FAILURES} more such rows; --all prints them.", style="red")
 
 
 def _provenance(attributes: dict[str, Any]) -> Table:
@@ -68,12 +68,14 @@ def _provenance(attributes: dict[str, Any]) -> Table:
 
 
 def _groups(groups: list[dict[str, Any]]) -> Table:
-    table = _table("group", {"rows": "right", "failed": "right", "steps": "left", "seconds": "right", "what": "left"})
+    partial = any(group["partial"] for group in groups)
+    columns = {"rows": "right", "failed": "right", **({"partial": "right"} if partial else {})}
+    table = _table("group", columns | {"steps": "left", "seconds": "right", "what": "left"})
     for group in groups:
         steps = "" if group["first_step"] is None else f"{group['first_step']} to {group['last_step']}"
-        failed = Text(str(group["failed"]), "red" if group["failed"] else "")
+        counts = [Text(str(group[key]), "red" if group[key] else "") for key in ("failed", "partial")[: 1 + partial]]
         seconds = f"{group['wall_seconds']:.1f}"
-        table.add_row(group["name"], str(group["rows"]), failed, steps, seconds, _cut(group["description"]))
+        table.add_row(group["name"], str(group["rows"]), *counts, steps, seconds, _cut(group["description"]))
     return table
 
 

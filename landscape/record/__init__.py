@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "_memory": ["MemoryRecorder"],
         "_reader": ["Run", "open_run"],
         "_recorder": ["Recorder"],
-        "_schema": ["COMMON", "SCHEMA_VERSION", "Coordinate", "GroupSchema", "Variable"],
+        "_schema": ["COMMON", "REASON_BYTES", "SCHEMA_VERSION", "STATUS", "Coordinate", "GroupSchema", "Variable"],
         "_trajectory": ["Trajectory"],
     },
 )

@@ -16,8 +16,8 @@ from landscape.record import _bfloat16
 from landscape.record._attributes import read_attributes
 from landscape.record._opening import group_names, reading, unknown_group
 from landscape.record._recovery import complete_steps
-from landscape.record._rows import STATUS
-from landscape.record._schema import GroupSchema
+from landscape.record._rows import FAILED
+from landscape.record._schema import STATUS, GroupSchema
 from landscape.record._structure import EVENT, dims_of, read_layout, read_schema, statics_of
 
 Choice = Callable[[GroupSchema], Iterable[str]]
@@ -178,7 +178,8 @@ def _read_static(dataset: Any) -> Static:
 def as_text(name: str, values: np.ndarray) -> np.ndarray:
     """Return status and bytes as text, numbers as they are."""
     if name == "status":
-        return np.array([STATUS[int(value != 0)] for value in values], dtype=str)
+        # A number that this version does not know, as of a newer or damaged file, counts as a failure.
+        return np.array([STATUS[value if 0 <= value < len(STATUS) else FAILED] for value in values], dtype=str)
     if values.dtype.kind == "S":
         flat = [value.decode("utf-8", errors="replace") for value in values.ravel()]
         return np.array(flat, dtype=str).reshape(values.shape)

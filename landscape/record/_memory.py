@@ -63,6 +63,10 @@ class MemoryRecorder:
         self._source.schemas[schema.name] = stored
         self._source.rows[schema.name], self._source.statics[schema.name] = [], {}
 
+    def has(self, group: str) -> bool:
+        """Return whether a group was declared."""
+        return group in self._source.schemas
+
     def append(self, group: str, row: Mapping[str, Any]) -> bool:
         """Append a row and return True."""
         schema, rows = self._declared(group), self._source.rows[group]

@@ -142,6 +142,10 @@ class Recorder:
         self._schemas[schema.name] = schema
         self._drain()
 
+    def has(self, group: str) -> bool:
+        """Return whether a group was declared."""
+        return group in self._schemas
+
     def append(self, group: str, row: Mapping[str, Any]) -> bool:
         """Append a row.
 

@@ -14,6 +14,7 @@ from landscape.record._attributes import read_attributes
 from landscape.record._opening import group_names, reading
 from landscape.record._recovery import complete_steps, drop_rows_after, event_variables
 from landscape.record._replacement import changing, copied, leftovers
+from landscape.record._rows import FAILED
 from landscape.record._structure import EVENT
 
 _ALL = 2**62  # a step beyond every step: only the rests of unfinished rows are dropped
@@ -26,7 +27,7 @@ class GroupState(Result):
     Attributes:
         name: The group.
         rows: Complete rows.
-        failed: Those of them whose measurement failed.
+        failed: Those of them whose measurement failed altogether.
         first_step: Step of the first of them, -1 where there are none.
         last_step: Step of the last of them, -1 where there are none.
         unfinished: Rows that were begun and never finished, which no reader shows.
@@ -141,6 +142,6 @@ def _group_state(name: str, group: Any) -> GroupState:
         longest = max(longest, len(dataset))
         for row in range(len(steps)):  # one at a time: a row may be a network's weights
             dataset[row]
-    failed = int((group["status"][: len(steps)] != 0).sum())
+    failed = int((group["status"][: len(steps)] == FAILED).sum())
     first, last = (int(steps[0]), int(steps[-1])) if len(steps) else (-1, -1)
     return GroupState(name, len(steps), failed, first, last, longest - len(steps))

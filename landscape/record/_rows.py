@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from landscape.record import _bfloat16
-from landscape.record._schema import GroupSchema, Variable
+from landscape.record._schema import STATUS, GroupSchema, Variable
 
 Row = dict[str, np.ndarray]
 
-STATUS = ("ok", "failed")
+FAILED = STATUS.index("failed")
 _ACCEPTED = {"f": "biuf", "i": "biu", "S": "SU"}
 _EXPECTED = {"f": "real numbers", "i": "integers", "S": "text"}
 
@@ -22,7 +22,8 @@ def check_row(schema: GroupSchema, values: Mapping[str, Any], last_step: int | N
 
     Args:
         schema: The group that the row belongs to.
-        values: Values by variable name; `step` is required, `status` defaults to 0 (measured).
+        values: Values by variable name; `step` is required, `status` defaults to 0 (measured)
+            and may be given as text.
         last_step: Step of the group's previous row.
         copy: Whether the arrays must be the row's own; else they may be the caller's.
 
@@ -50,8 +51,9 @@ def check_row(schema: GroupSchema, values: Mapping[str, Any], last_step: int | N
             # One number in memory however large: what is missing is not written either where it would fill a chunk.
             row[name] = np.broadcast_to(np.asarray(variable.fill, dtype=variable.dtype), schema.shape(variable))
     _check_step(schema.name, int(row["step"]), last_step)
-    if row["status"] not in (0, 1):
-        raise ValueError(f"group {schema.name!r}: status is {row['status']}; expected 0 (ok) or 1 (failed)")
+    if int(row["status"]) not in range(len(STATUS)):
+        known = ", ".join(f"{number} ({text})" for number, text in enumerate(STATUS))
+        raise ValueError(f"group {schema.name!r}: status is {row['status']}; expected one of {known}")
     return row
 
 

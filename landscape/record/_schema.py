@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 
 RESERVED_ATTRIBUTES = ("description", "variables", "json_attributes")
 REASON_BYTES = 512
+STATUS = ("ok", "failed", "partial", "surrogate")
+"""What the numbers in the variable `status` mean, in their order. Older files hold the first two alone."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _FILL = {"f": np.nan, "i": -1, "S": b""}
 
@@ -131,8 +134,15 @@ COMMON: tuple[Variable, ...] = (
     Variable("n_parameters", (), "i8", "1", "number of parameters that trained when the row was measured"),
     Variable("trainable", (), "S12", "1", "fingerprint of their names and shapes; it changes when others train"),
     Variable("wall_seconds", (), "f8", "s", "time that the measurement took"),
-    Variable("status", (), "i1", "1", "0: measured; 1: the measurement failed, and reason says why"),
-    Variable("reason", (), f"S{REASON_BYTES}", "1", "why the measurement failed, or what the row leaves out, UTF-8"),
+    Variable(
+        "status",
+        (),
+        "i1",
+        "1",
+        "0: measured; 1: failed; 2: measured in part; 3: measured but for what needs derivatives, as those of this "
+        "model are not its loss's (surrogate). The reason says what failed and why",
+    ),
+    Variable("reason", (), f"S{REASON_BYTES}", "1", "what failed and why, or what the row leaves out, UTF-8"),
 )
 """The variables that every row of every group has; `step` is also the coordinate of the event dimension.
 

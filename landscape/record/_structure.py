@@ -12,7 +12,7 @@ import numpy as np
 from landscape._layout import ParameterLayout
 from landscape.record import _bfloat16
 from landscape.record._attributes import read_attributes, write_attributes
-from landscape.record._schema import COMMON, RESERVED_ATTRIBUTES, Coordinate, GroupSchema, Variable
+from landscape.record._schema import COMMON, RESERVED_ATTRIBUTES, STATUS, Coordinate, GroupSchema, Variable
 
 EVENT = "step"
 LAYOUT = "parameters"
@@ -40,8 +40,8 @@ def write_group(file: Any, schema: GroupSchema) -> None:
             dataset.make_scale(EVENT)
             continue
         _attach(group, dataset, (EVENT, *variable.dims))
-    group["status"].attrs["flag_values"] = np.array([0, 1], dtype=np.int8)
-    group["status"].attrs["flag_meanings"] = "ok failed"
+    group["status"].attrs["flag_values"] = np.arange(len(STATUS), dtype=np.int8)
+    group["status"].attrs["flag_meanings"] = " ".join(STATUS)
     order = [variable.name for variable in schema.variables]
     write_attributes(group, {**schema.attributes, "description": schema.description, "variables": order})
 

@@ -18,6 +18,7 @@ _VECTORS = frozenset({"eigenvalue", "eigenvalue_bottom", "probe", "node", "t", "
 _MOST_LABELS = 16
 # What depends on which weights were measured; the rest of the common columns says when.
 _LOSSES = frozenset({"train_loss", "train_error", "held_out_loss", "held_out_error"})
+_SEVERITY = {text: rank for rank, text in enumerate(("ok", "partial", "surrogate", "failed"))}
 
 
 def column_variables(schema: GroupSchema) -> list[str]:
@@ -28,13 +29,13 @@ def column_variables(schema: GroupSchema) -> list[str]:
 def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
     """Join the groups of a run on the step.
 
-    The common columns stand once: each takes its value from the first group that has one, `wall_seconds` is the
-    sum, `status` is "failed" where any group failed, and `reason` joins the reasons. Losses and errors of groups
-    that measured other weights than the training's, as their attribute `weights` says, stand under its name
-    (`swa_train_loss`). A variable along one labelled dimension gives a column for each label
+    The common columns stand once: each takes its value from the first group that has one, `wall_seconds` is the sum,
+    `status` is the worst of any group (failed, surrogate, partial, ok), and `reason` joins the reasons. Losses and
+    errors of groups that measured other weights than the training's, as their attribute `weights` says, stand under its
+    name (`swa_train_loss`). A variable along one labelled dimension gives a column for each label
     (`bits[tolerance=0.01]`), one along two, the first of strings, a column for each pair
-    (`barrier_train_loss[linear,interpolated]`, `bits[uniform-tensor,tolerance=0.01]`); longer vectors are left out.
-    A name that several groups have is written `group/name`. A measure not taken at a step is NaN, an integer -1, a text
+    (`barrier_train_loss[linear,interpolated]`, `bits[uniform-tensor,tolerance=0.01]`); longer vectors are left out. A
+    name that several groups have is written `group/name`. A measure not taken at a step is NaN, an integer -1, a text
     empty.
 
     Args:
@@ -96,8 +97,8 @@ def _common(groups: Mapping[str, GroupContents], steps: np.ndarray) -> dict[str,
         taken = [item for item in groups.values() if name not in _LOSSES or not _other_weights(item)]
         parts = [_spread(as_text(name, item.rows[name]), item.rows[EVENT], steps) for item in taken]
         if name == "status":
-            failed = np.any([part == "failed" for part in parts], axis=0)
-            columns[name] = np.where(failed, "failed", "ok").astype(object)
+            ranks = np.max([[_SEVERITY.get(text, 0) for text in part] for part in parts], axis=0)
+            columns[name] = np.array(list(_SEVERITY), dtype=object)[ranks]
         elif name == "reason":
             rows = ["; ".join(dict.fromkeys(filter(None, row))) for row in zip(*parts, strict=True)]
             columns[name] = np.array(rows, dtype=object)

@@ -28,12 +28,13 @@ def test_groups_and_failures(full_run: Path) -> None:
         "description": "sharpness of the loss",
         "rows": 3,
         "failed": 1,
+        "partial": 0,
         "first_step": 0,
         "last_step": 20,
         "wall_seconds": 1.5,
         "attributes": {"settings": {"rho_sam": 0.05, "rho_average": 0.1, "rho_worst": 0.5}},
     }
-    assert {"group": "sharpness", "step": 10, "reason": "the loss is NaN"} in summary["failures"]
+    assert {"group": "sharpness", "step": 10, "status": "failed", "reason": "the loss is NaN"} in summary["failures"]
     assert len(summary["failures"]) == 5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from landscape_test_trainings import BUSY, Plain, fit, held_out, loader, make_trainer, run_of
 
 import landscape
@@ -86,3 +87,21 @@ def test_a_script_as_a_user_writes_it(tmp_path):
 def test_any_plain_module(tmp_path):
     trainer = fit(tmp_path, *quick(default_callbacks()), module=Plain(width=2))
     assert run_of(trainer).attributes["n_parameters"] == 19
+
+
+def test_an_argument_reaches_the_callback_that_takes_it():
+    spectrum, sharpness, _, compressibility, _ = default_callbacks(budget=1.0, k=3, tolerances=(0.1,), rho_sam=0.2)
+    assert (spectrum.budget, spectrum.k, sharpness.rho_sam, compressibility.tolerances) == (1.0, 3, 0.2, (0.1,))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("budgte", "default_callbacks has no argument 'budgte'; did you mean budget?"),
+        ("start", "default_callbacks has no argument 'start'; did you mean swa_start?"),
+        ("steps", "steps is an argument of HessianSpectrum and of Sharpness, with another meaning in each"),
+    ],
+)
+def test_an_argument_that_no_callback_takes_or_several_do(name, words):
+    with pytest.raises(TypeError, match=words):
+        default_callbacks(**{name: 1})

@@ -162,7 +162,14 @@ def test_a_dataset_without_length_and_batches_of_ones_own(tmp_path):
 
 
 def test_more_eigenvalues_than_parameters(tmp_path):
-    check(tmp_path, Plain, [HessianSpectrum(k=200)], "ask for k ≤ P")
+    trainer, _, messages = fit_warned(tmp_path, Plain, [HessianSpectrum(k=200)])
+    assert len(messages) == 1
+    rows = run_of(trainer).dataset("hessian_spectrum")
+    assert set(rows["status"].values) == {"partial"}
+    assert all("eigenpairs: k=200" in text and "ask for k ≤ P" in text for text in rows["reason"].values)
+    assert rows["lambda_max"].isnull().all()
+    assert rows["trace"].notnull().all()
+    assert rows["n_eff"].notnull().all()
 
 
 def test_bits_without_a_reachable_tolerance_still_say_ok(tmp_path):

@@ -142,7 +142,7 @@ def test_the_default_is_what_it_was(tmp_path):
     ("measures", "words"),
     [
         ([], "measures is empty; give at least one of gradient_norm, sam"),
-        (["samm"], "there is no sharpness measure 'samm'; there are gradient_norm, sam"),
+        (["samm"], "Sharpness has no measure 'samm'; did you mean sam?"),
         ([("sam", {"radius": 1})], "sam has no setting 'radius'; there are rho, adaptive, norm, seed, name"),
         ([("sam", {"rho": -1})], "rho is -1"),
         ([("sam", {"rho": []})], "rho is empty"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from landscape._errors import MeasurementError
 from landscape.certificates import SubspaceCode, certify, train_subspace
@@ -141,3 +142,16 @@ def test_a_subspace_needs_its_architecture(perceptron_case):
     code = SubspaceCode("zero", 0, None, None, 1, 0, torch.zeros(123, dtype=torch.int64).numpy())
     with pytest.raises(ValueError, match="give architecture="):
         certify(code, perceptron_case.batches)
+
+
+def test_a_loader_that_leaves_out_examples(perceptron_case):
+    x, y = (torch.cat(parts) for parts in zip(*perceptron_case.batches, strict=True))
+    data = TensorDataset(x, y)
+    dropping = DataLoader(data, batch_size=7, drop_last=True)
+    words = rf"leaves out {len(x) % 7} of {len(x)} examples.*drop_last=False"
+    with pytest.raises(MeasurementError, match=words):
+        certify(perceptron_case.trained, dropping)
+    with pytest.raises(MeasurementError, match=words):
+        train_subspace(perceptron_case.architecture, dropping, dimension=5)
+    with pytest.raises(TypeError, match="data set TensorDataset"):
+        certify(perceptron_case.trained, data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from landscape.cli import main
-from landscape.record import GroupSchema, Recorder
+from landscape.record import GroupSchema, Recorder, Variable
 
 
 def _refuse(constant: str) -> None:
@@ -23,7 +23,9 @@ def test_json_is_strict_and_alone_on_stdout(runner: CliRunner, run_file: Path) -
     by_name = {value["name"]: value for value in summary["values"]}
     assert by_name["average_case"]["last"] == {"step": 10, "value": 0.1, "stderr": 0.01}
     assert by_name["bits[tolerance=0.03]"]["first"] == {"step": 0, "value": 100.0, "stderr": None}
-    assert summary["failures"] == [{"group": "sharpness", "step": 5, "reason": "the loss is NaN [1, 2]"}]
+    assert summary["failures"] == [
+        {"group": "sharpness", "step": 5, "status": "failed", "reason": "the loss is NaN [1, 2]"}
+    ]
 
 
 def test_the_summary_for_people(runner: CliRunner, run_file: Path) -> None:
@@ -59,5 +61,19 @@ def test_many_failures_are_counted(runner: CliRunner, tmp_path: Path) -> None:
     recorder.close()
     few = runner.invoke(main, ["show", str(path)]).stdout
     assert few.count("failed: ") == 10
-    assert "3 more failed rows" in few
+    assert "3 more such rows" in few
     assert runner.invoke(main, ["show", "--all", str(path)]).stdout.count("failed: ") == 13
+
+
+def test_rows_of_a_part_of_their_values(runner: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "landscape.h5"
+    recorder = Recorder.create(path, {"model": "Net"})
+    recorder.declare(GroupSchema("sharpness", "how sharp", [Variable("sam")]))
+    for step, status in enumerate(("ok", "partial", "surrogate", "failed")):
+        recorder.append("sharpness", {"step": step, "status": status, "reason": f"sam: {status}"})
+    lines = runner.invoke(main, ["show", str(path)]).stdout.splitlines()
+    words = [line.split() for line in lines]
+    assert ["group", "rows", "failed", "partial", "steps", "seconds", "what"] in words
+    assert ["sharpness", "4", "1", "2", "0", "to", "3", "0.0", "how", "sharp"] in words
+    for status in ("partial", "surrogate", "failed"):
+        assert any(line.startswith(f"{status}: sharpness at step ") for line in lines)

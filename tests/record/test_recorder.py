@@ -98,7 +98,7 @@ def test_groups_are_independent(recorder, scalars, read):
         ({"step": 1, "sam": 1j}, TypeError, "holds real numbers; found complex128"),
         ({"step": 1, "sam": None}, TypeError, "holds real numbers; found object"),
         ({"step": 1, "reason": 3}, TypeError, "holds text; found int64"),
-        ({"step": 1, "status": 2}, ValueError, r"expected 0 \(ok\) or 1 \(failed\)"),
+        ({"step": 1, "status": 4}, ValueError, r"expected one of 0 \(ok\), 1 \(failed\), 2 \(partial\), 3"),
         ({"step": 1, "status": 300}, ValueError, "does not fit into int8"),
     ],
 )

@@ -29,9 +29,9 @@ def test_every_array_has_named_dimensions_units_and_a_description(path):
             assert isinstance(dataset.attrs["units"], str)
             assert isinstance(dataset.attrs["long_name"], str)
         status = file["sharpness/status"]
-        assert status.attrs["flag_values"].tolist() == [0, 1]
+        assert status.attrs["flag_values"].tolist() == [0, 1, 2, 3]
         assert status.attrs["flag_values"].dtype == status.dtype
-        assert status.attrs["flag_meanings"] == "ok failed"
+        assert status.attrs["flag_meanings"] == "ok failed partial surrogate"
 
 
 def test_parameters_describe_the_flat_vector(path):
@@ -119,3 +119,13 @@ def test_no_pickles_and_no_filters(path):
 )
 def test_chunks(shape, itemsize, chunks):
     assert _chunks(shape, itemsize) == chunks
+
+
+def test_a_file_that_knows_two_statuses_goes_on(path):
+    with h5py.File(path, "r+") as file:  # as it was written before a row could hold a part of its values
+        file["sharpness/status"].attrs["flag_values"] = np.array([0, 1], dtype=np.int8)
+        file["sharpness/status"].attrs["flag_meanings"] = "ok failed"
+        run_id = file.attrs["run_id"]
+    recorder = Recorder.resume(path, run_id, last_step=10**9)
+    recorder.append("sharpness", {"step": 10**6, "status": "partial", "reason": "sam: no"})
+    assert open_run(path).dataset("sharpness")["status"].values[-1] == "partial"

@@ -60,3 +60,14 @@ def test_columns_of_a_variable_along_names_and_numbers() -> None:
     columns = ["grid,tolerance=0.1", "grid,tolerance=0.3", "codebook,tolerance=0.1", "codebook,tolerance=0.3"]
     assert table[[f"bits[{column}]" for column in columns]].to_numpy().tolist() == [[1.0, 2.0, 3.0, 4.0]]
     assert not [column for column in table if column.startswith("other_way")]
+
+
+def test_the_worst_status_of_all_groups_stands_in_the_table() -> None:
+    recorder = _recorder("iterate", "iterate")
+    for step, (one, other) in enumerate([("ok", "partial"), ("surrogate", "partial"), ("failed", "surrogate")]):
+        recorder.append("group_0", {"step": step, "status": one, "reason": "this"})
+        recorder.append("group_1", {"step": step, "status": other, "reason": "that"})
+    table = recorder.run().table()
+    assert table["status"].tolist() == ["partial", "surrogate", "failed"]
+    assert set(table["reason"]) == {"this; that"}
+    assert recorder.run().dataset("group_0")["status"].values.tolist() == ["ok", "surrogate", "failed"]

@@ -1,0 +1,142 @@
+"""Open the run file when a training starts, declare a callback's group in it, and close it when the training ends."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch.nn.parameter import is_lazy
+
+from landscape._distributed import Processes
+from landscape.callbacks._failing import Failures, failed_status, sentence
+from landscape.callbacks._logging import ScalarLog
+from landscape.callbacks._processes import processes_of
+from landscape.callbacks._provenance import plain
+from landscape.callbacks._resuming import Resumable, find_former, run_path
+from landscape.callbacks._session import Measured, Session, session_of
+from landscape.record import GroupSchema
+
+
+class Recording(Resumable):
+    """The part of a callback that prepares its recording.
+
+    Attributes:
+        group: Name of its group in the file where the user gives none.
+        description: One line for the reader of the file.
+    """
+
+    group: str = ""
+    description: str = ""
+    weights: str
+    on_error: str
+    measured: Measured
+    batches: list[Any] | None
+    _failures: Failures
+    _logged: ScalarLog | None
+    _last_step: int
+    _seen_step: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.former_run: dict[str, Any] = {}
+        self._group = ""
+        self._session: Session | None = None
+        self._last_step = -1
+        self._seen_step = 0
+        self._pending = False
+        self._described = False
+
+    @abc.abstractmethod
+    def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
+        """Return `variables`, `coordinates` and further `attributes` of the group, before anything is measured."""
+
+    @abc.abstractmethod
+    def scalar_names(self) -> tuple[str, ...]:
+        """Return the names of the scalars that `log=True` sends to the loggers."""
+
+    def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
+        """Prepare, once the file is open and the group declared."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open or resume the run file and declare the group; lazy modules have no shapes before the first batch."""
+        self._session = None
+        self._seen_step = trainer.global_step
+        self._failures.renew()
+        self._pending = not trainer.fast_dev_run
+        former = find_former(self, trainer)
+        self._last_step = trainer.global_step if former else -1
+        if self._pending and not any(is_lazy(p) for p in pl_module.parameters()):
+            self._start(trainer, pl_module, former)
+
+    def _start(self, trainer: Any, module: Any, former: dict[str, Any]) -> None:
+        self._pending = False
+        self._group = self._wanted_group()
+        with self._failures.passing("prepare the recording"):
+            processes = processes_of(trainer)
+            with processes.together():
+                session = self._open(trainer, module, former, processes)
+            if self._declared(session, trainer, module):
+                self._session = session  # in all processes, or in none
+        if self._logged is not None:
+            prefix = "" if self._group == self.group else f"{self._group}/"
+            self._logged.begin(trainer, self.scalar_names(), prefix)
+
+    def _wanted_group(self) -> str:
+        return self.name or (self.group if self.weights == "iterate" else f"{self.group}_{self.weights}")
+
+    def _open(self, trainer: Any, module: Any, former: dict[str, Any], processes: Processes) -> Session:
+        path = run_path(self, trainer, former)
+        session = session_of(trainer, path, former.get("run_id"), processes)
+        session.open(trainer, module, resumed=bool(former))
+        self._group = session.claim(self._group, self)
+        return session
+
+    def _declared(self, session: Session, trainer: Any, module: Any) -> bool:
+        """Declare the group; where that fails, leave a failed row that says why, and return False."""
+        try:
+            with session.processes.together():
+                self._declare(session, trainer, module)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            why = sentence(error, type(module).__name__)
+            self._failures.warn(f"could not prepare the recording: {why.rstrip('.')}. The training goes on")
+            row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **failed_status(error, why)}
+            session.fail(self._group, self.description, row)
+            return False
+        return True
+
+    def _declare(self, session: Session, trainer: Any, module: Any) -> None:
+        declared = self.schema(trainer, module)
+        own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
+        known = self._provenance(session, trainer, module)
+        self._described = "held_out" in known
+        own |= declared.pop("attributes", {}) | known
+        session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
+        self.on_training_start(session, trainer, module)
+        self.former_run = {"path": str(session.path), "run_id": session.run_id}
+
+    def _provenance(self, session: Session, trainer: Any, module: Any) -> dict[str, Any]:
+        """Describe the measured data; where that fails, every row will say why."""
+        try:
+            return session.describe(trainer, module, self.measured, self.batches)
+        except Exception:
+            if self.on_error == "raise":
+                raise
+            return {}
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Write what is buffered; the training is ending with an error of its own."""
+        self._close()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Write what is buffered."""
+        if stage == "fit":
+            self._close()
+
+    def _close(self) -> None:
+        if self._logged is not None:
+            self._logged.end()
+        if self._session is not None:
+            with self._failures.ending("write the last rows"):
+                self._session.close()
