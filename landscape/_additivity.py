@@ -188,7 +188,7 @@ class Experiment:
         for point in points:
             looks = [self._look(piece, made.index, point) for piece in (made.whole, made.part, made.rest, made.twice)]
             whole, part, rest, twice = looks
-            if whole is None or part is None or (made.rest is not None and rest is None):
+            if whole is None or part is None or (rest is None and (made.rest is not None or twice is None)):
                 return []
             once = whole if made.whole_twice else part
             trial = Trial(whole, part, rest, once, twice, made.sizes, made.way)
