@@ -34,9 +34,9 @@ test-newest:  ## the fast tests with the newest versions of everything (a CUDA b
 
 # The modules ask for torchvision and for ranges of torch, whose resolver would replace a CPU build of torch: they are
 # installed without dependencies, so the file lists these too.
-build/field: $(READY) requirements-field.txt
+build/field: $(READY) tests/field/requirements.txt
 	rm -rf $@
-	$(BIN)/python -m pip install --quiet --no-deps --target $@ --requirement requirements-field.txt
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ --requirement tests/field/requirements.txt
 
 test-field: build/field  ## unmodified modules of other packages (transformers, peft, ...), randomly initialised
 	PYTHONPATH=build/field $(THREADS) $(BIN)/python -m pytest -n 2 -m field tests/field

@@ -19,6 +19,13 @@ _DETAILS = frozenset(
     | {"n_matvecs", "n_averaged", "kept", "tensor_bits", "step_size", "by_chain", "flag", "layer_flag", "nbeta"}
     | {"layer_residual", "layer_converged", "acceptance", "equilibrium", "stiffness", "gradient_noise"}
 )
+_OF_THE_DATA = {
+    "n_examples": "n_examples",
+    "source": "source",
+    "mode": "mode",
+    "weighting": "weighting",
+    "evidence": "weighting_evidence",
+}
 _DETAILED = ("eigenvalues_", "residuals_", "converged_")
 
 
@@ -32,7 +39,9 @@ def summarize(run: RunLike) -> dict[str, Any]:
         `path`; `attributes` (provenance); `groups`: name, description, rows, how many of them failed or hold a part of
         their values (partial), first and last step, seconds of measuring, attributes (settings); `values`: group, name,
         label, whether it is one of the main ones, first and last finite value with step and standard error (NaN where
-        there is none); `failures`: group, step, status (failed, partial or surrogate), reason.
+        there is none); `failures`: group, step, status (failed, partial or surrogate), reason; `measured`: for each set
+        of measured examples the groups, the number of examples, their source, what the loss divides by (weighting) and
+        how that was found (evidence).
 
     Raises:
         FileError: The file cannot be read.
@@ -55,7 +64,21 @@ def summarize(run: RunLike) -> dict[str, Any]:
         "groups": groups,
         "values": training + values,
         "failures": failures,
+        "measured": _measured(groups),
     }
+
+
+def _measured(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was measured, once for all groups that share it; files of older versions tell less."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for group in groups:
+        described = group["attributes"].get("measured")
+        if not isinstance(described, dict) or "weighting" not in described:
+            continue
+        key = tuple(str(described.get(name)) for name in ("fingerprint", "mode", "weighting", "noise_seed"))
+        entry = found.setdefault(key, {"groups": []} | {name: described.get(of) for name, of in _OF_THE_DATA.items()})
+        entry["groups"].append(group["name"])
+    return list(found.values())
 
 
 def value_text(entry: dict[str, Any]) -> str:

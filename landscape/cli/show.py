@@ -46,6 +46,8 @@ def _print(summary: dict[str, Any], everything: bool) -> None:
     console.print(Text(summary["path"], "bold"), soft_wrap=True)
     console.print(_provenance(summary["attributes"]))
     console.print(_groups(summary["groups"]))
+    for measured in summary["measured"]:
+        console.print(_measured(measured), soft_wrap=True)
     values = [value for value in summary["values"] if everything or value["main"]]
     if values:
         console.print(_values(values, with_meaning=console.width >= _WIDE))
@@ -65,6 +67,17 @@ def _provenance(attributes: dict[str, Any]) -> Table:
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
         table.add_row(Text(name), Text(text))
     return table
+
+
+def _measured(measured: dict[str, Any]) -> Text:
+    """Say what the loss of some groups is a mean over."""
+    over = {"batches": "the batches as they are given", "weights": "weighted examples"}
+    text = (
+        f"{', '.join(measured['groups'])}: {measured['n_examples']} examples ({measured['source']}), {measured['mode']} "
+        f"mode; the loss is the mean over {over.get(measured['weighting'], measured['weighting'])} "
+        f"({measured['evidence']})"
+    )
+    return Text(text, "yellow" if measured["weighting"] == "batches" else "dim")
 
 
 def _groups(groups: list[dict[str, Any]]) -> Table:
