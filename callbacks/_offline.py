@@ -13,7 +13,7 @@ from torch import nn
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._failing import failed_status, sentence
 from landscape.callbacks._provenance import plain, versions
-from landscape.callbacks._session import evaluate, losses, trainable_columns
+from landscape.callbacks._session import derivatives, evaluate, losses, trainable_columns
 from landscape.objective import Objective
 from landscape.record import STATUS, GroupSchema, Recorder
 
@@ -95,6 +95,7 @@ def _create(
     }
     recorder = Recorder.create(path, described | attributes, objective.layout.plain())
     data = {"measured": objective.describe(), "held_out": held_out.describe() if held_out else "none were given"}
+    data |= {"derivatives": derivatives(objective)}
     for callback in callbacks:
         declared = callback.schema(None, first.model)
         own = {"callback": type(callback).__name__, "settings": plain(callback.settings())}

@@ -184,7 +184,8 @@ class Session:
         except AwaitedError:
             return {"measured": {"source": PASSED}}
         train, held = self.data.sources(measured, batches)
-        described = {"measured": objective.describe() | {"source": train}}
+        described: dict[str, Any] = {"measured": objective.describe() | {"source": train}}
+        described["derivatives"] = derivatives(objective)
         if held_out is not None:
             return described | {"held_out": held_out.describe() | {"source": held}}
         return described | {"held_out": self.data.without_held_out}
@@ -201,6 +202,13 @@ class Session:
             train, held = evaluate(*self.shared(trainer, module, measured, batches))
             self._evaluations[key] = (sums, train, held)
         return train, held
+
+
+def derivatives(objective: Objective) -> dict[str, Any]:
+    """Compare gradient and Hessian products with differences, once for the run, and return the verdicts."""
+    if objective.derivatives.gradient(objective).ok:
+        objective.derivatives.product(objective)
+    return objective.derivatives.describe()
 
 
 def evaluate(objective: Objective, held_out: Objective | None) -> tuple[Evaluation, Evaluation]:

@@ -72,11 +72,9 @@ def _provenance(attributes: dict[str, Any]) -> Table:
 def _measured(measured: dict[str, Any]) -> Text:
     """Say what the loss of some groups is a mean over."""
     over = {"batches": "the batches as they are given", "weights": "weighted examples"}
-    text = (
-        f"{', '.join(measured['groups'])}: {measured['n_examples']} examples ({measured['source']}), {measured['mode']} "
-        f"mode; the loss is the mean over {over.get(measured['weighting'], measured['weighting'])} "
-        f"({measured['evidence']})"
-    )
+    data = f"{measured['n_examples']} examples ({measured['source']}), {measured['mode']} mode"
+    mean = over.get(measured["weighting"], measured["weighting"])
+    text = f"{', '.join(measured['groups'])}: {data}; the loss is the mean over {mean} ({measured['evidence']})"
     return Text(text, "yellow" if measured["weighting"] == "batches" else "dim")
 
 
