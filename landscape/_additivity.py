@@ -1,8 +1,7 @@
 """Evaluate the loss of cut and joined batches, which shows what it divides by.
 
-Cut a batch into a part and a rest. A mean over examples is the mean of the two, weighted with what each divides by. A
-sum is their sum. A loss that compares the examples of a batch with each other is neither. Losses are taken at the
-present weights and at disturbed ones: what a loss divides by does not depend on the weights.
+A few examples of many batches are joined, divided into a part and a rest in several ways, and joined with themselves.
+Losses are taken at the present weights and at disturbed ones: what a loss divides by does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -10,142 +9,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from landscape import _batches
-from landscape._errors import MeasurementError
 from landscape._examples import Reading, join, outside, take
-from landscape.losses import LossCounts
+from landscape._trials import Look, Trial
 
-# Losses whose noise is fixed by a seed draw other numbers for other cuts: only a sum and a mean can be told apart.
-NOISY = 0.25
-PRECISE = 1e-8  # rounding of losses in float64
-# A cut tells something about the divisors where the losses of part and rest differ by this many tolerances.
-_TELLING = 20.0
 # A trial takes a few examples, of batches that are spread over all.
 _MOST_BATCHES, _MOST_EXAMPLES = 16, 64
 _WAYS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """What one evaluation of a batch shows.
-
-    Attributes:
-        loss: The loss; None where the step skips the batch.
-        calls: The loss functions that were called.
-        classifies: Whether one of them knows classes.
-        elsewhere: Whether some of them were called outside of the loss function that the objective was given.
-        factors: What the loss multiplies the result of each summed call by; empty where nobody asked.
-    """
-
-    loss: float | None
-    calls: tuple[LossCounts, ...] = ()
-    classifies: bool = False
-    elsewhere: bool = False
-    factors: tuple[float, ...] = ()
-
-
-Divisor = Callable[[Look, int], float | None]
-"""What a batch of so many examples divides by, as one look at it tells."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """The losses of a batch, of two parts of it, and of one of them joined with itself, at one point.
-
-    Attributes:
-        whole: The batch.
-        part: A part.
-        rest: The rest; None for a batch that could not be cut.
-        once: The piece that was joined with itself.
-        twice: That piece joined with itself; None where it could not be joined.
-        sizes: Examples in the whole, the part, and the rest.
-        way: Number of the way in which the whole was cut.
-    """
-
-    whole: Look
-    part: Look
-    rest: Look | None
-    once: Look
-    twice: Look | None
-    sizes: tuple[int, int, int]
-    way: int = 0
-
-    @property
-    def finite(self) -> bool:
-        """Whether the loss of the whole batch is a finite number."""
-        return self.whole.loss is not None and math.isfinite(self.whole.loss)
-
-    def is_mean(self, divisor: Divisor, tol: float) -> bool:
-        """Whether the losses are means with this divisor."""
-        whole, part, rest = self._losses()
-        if self.twice is not None and not _close(self.twice.loss, self._once, tol):
-            return False
-        if self.rest is None:
-            return self.twice is not None
-        looks = zip((self.whole, self.part, self.rest), self.sizes, strict=True)
-        of_whole, of_part, of_rest = (divisor(look, size) for look, size in looks)
-        if of_whole is None or of_part is None or of_rest is None or not of_whole > 0:
-            return False
-        if abs(of_whole - of_part - of_rest) > 1e-4 * of_whole:
-            return False
-        # A part without counted targets has no loss, and adds nothing.
-        mixed = (part * of_part if of_part else 0.0) + (rest * of_rest if of_rest else 0.0)
-        return _close(whole, mixed / of_whole, tol, part if of_part else 0.0, rest if of_rest else 0.0)
-
-    def is_sum(self, tol: float) -> bool:
-        """Whether the loss is a sum over examples."""
-        whole, part, rest = self._losses()
-        if self.twice is not None and not _close(self.twice.loss, 2 * self._once, tol):
-            return False
-        if self.rest is None:
-            return self.twice is not None
-        return _close(whole, part + rest, tol, part, rest)
-
-    def telling(self, tol: float) -> bool:
-        """Whether part and rest have losses that differ by far more than rounding."""
-        whole, part, rest = self._losses()
-        return abs(part - rest) > _TELLING * tol * max(abs(whole), abs(part), abs(rest))
-
-    def claimed_share(self, divisor: Divisor) -> float:
-        """Return the part's share in the divisor of the whole."""
-        whole, part = divisor(self.whole, self.sizes[0]), divisor(self.part, self.sizes[1])
-        return (part or 0.0) / whole if whole else 0.0
-
-    def share(self, tol: float) -> tuple[float, float] | None:
-        """Return the part's share in a mean, and how far it may be off; None where the losses are no such mean."""
-        whole, part, rest = self._losses()
-        if self.rest is None or self.twice is None or not _close(self.twice.loss, self._once, tol):
-            return None
-        return share_of(whole, part, rest, tol)
-
-    @property
-    def _once(self) -> float:
-        return math.nan if self.once.loss is None else self.once.loss
-
-    def _losses(self) -> tuple[float, float, float]:
-        looks = (self.whole, self.part, self.rest or self.part)
-        whole, part, rest = (float("nan") if look.loss is None else look.loss for look in looks)
-        return whole, part, rest
-
-
-def share_of(union: float, one: float, other: float, tol: float) -> tuple[float, float] | None:
-    """Solve union = r · one + (1 − r) · other for the share r.
-
-    Returns:
-        r and how far it may be off; None where that is too far, or where r is no share.
-    """
-    scale = max(abs(union), abs(one), abs(other))
-    if not scale > 0 or not abs(one - other) > _TELLING * tol * scale:
-        return None
-    share = (union - other) / (one - other)
-    return (share, 2 * tol * scale / abs(one - other)) if 0 < share < 1 else None
 
 
 @dataclasses.dataclass
@@ -332,13 +207,6 @@ def _counted(look: Look) -> bool:
     return look.loss is not None and look.loss == look.loss
 
 
-def _close(value: float | None, expected: float, tol: float, *others: float) -> bool:
-    if value is None:
-        return False
-    scale = max(abs(value), abs(expected), *(abs(other) for other in others))
-    return abs(value - expected) <= tol * scale
-
-
 def disturbed(vector: torch.Tensor, layout: Any, seed: int) -> torch.Tensor:
     """Return the parameters with noise of a third of each tensor's root mean square added, shape (P,)."""
     generator = torch.Generator().manual_seed(seed)
@@ -348,28 +216,3 @@ def disturbed(vector: torch.Tensor, layout: Any, seed: int) -> torch.Tensor:
         noise = torch.randn(part.shape, generator=generator, dtype=torch.float32)
         part.add_(noise.to(part), alpha=0.3 * rms + 0.01)
     return other
-
-
-def tolerance(dtype: torch.dtype, device: torch.device) -> float:
-    """Return how far losses of equal value may differ by rounding, relative to their size."""
-    if dtype == torch.float64:
-        return PRECISE
-    return 2e-5 if device.type == "cpu" else 3e-4
-
-
-def require_number(weight: Any, source: str, batch: Any) -> float:
-    """Return what a user says a batch's loss divides by, as a number.
-
-    Raises:
-        MeasurementError: It is negative, not finite, or no number.
-    """
-    try:
-        value = float(weight)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise MeasurementError(
-            f"{source} gave {weight!r} for a batch of {_batches.n_examples(batch)} examples; expected what the loss of "
-            "the batch divides by, a number of 0 or more"
-        )
-    return value

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from landscape import _batches
-from landscape._additivity import Experiment, Look, disturbed, require_number, tolerance
+from landscape._additivity import Experiment, disturbed
 from landscape._errors import MeasurementError
 from landscape._examples import Reading, readings
 from landscape._loss_functions import reduction_of
 from landscape._step import SkippedBatch
+from landscape._trials import Look, tolerance
 from landscape._weighing import Weighed, Weighting, agree, require_function, weigh
 from landscape.losses import LossCounter, LossWatcher
 
@@ -69,7 +70,7 @@ class FirstLook:
         given = None
         if batch_weight is not None:
             name = getattr(batch_weight, "__name__", "batch_weight")
-            given = [require_number(batch_weight(_batches.fresh(b)), name, b) for b in losses.batches]
+            given = [_number(batch_weight(_batches.fresh(b)), name, b) for b in losses.batches]
 
         def experiment(reading: Reading, precise: bool) -> Experiment:
             dtype, batches = losses.dtype, losses.batches
@@ -178,3 +179,21 @@ class FirstLook:
             return not agree(first, self._value(number, gradients=False))
         finally:
             losses.noise_seed = seed
+
+
+def _number(weight: Any, source: str, batch: Any) -> float:
+    """Return what a user says a batch's loss divides by, as a number.
+
+    Raises:
+        MeasurementError: It is negative, not finite, or no number.
+    """
+    try:
+        value = float(weight)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise MeasurementError(
+            f"{source} gave {weight!r} for a batch of {_batches.n_examples(batch)} examples; expected what the loss of "
+            "the batch divides by, a number of 0 or more"
+        )
+    return value

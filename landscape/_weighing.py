@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from landscape._additivity import NOISY, PRECISE, Divisor, Experiment, Look, Trial, share_of
+from landscape._additivity import Experiment
+from landscape._claims import BY_TARGET, DIVISORS, claimed, constant, kind_of, shares
 from landscape._errors import MeasurementError
 from landscape._examples import Reading, outside
+from landscape._trials import NOISY, PRECISE, Look, Trial, share_of
 
 # The present weights are point 0, disturbed ones have other numbers.
 _PRESENT, _DISTURBED, _ALL = (0,), (1,), (0, 1, 2)
@@ -107,7 +109,7 @@ def weigh(
     Raises:
         NoTargets: No batch counts.
     """
-    counted = [look for look in looks if look.loss is not None and _DIVISORS["mean"](look, 1) != 0]
+    counted = [look for look in looks if look.loss is not None and DIVISORS["mean"](look, 1) != 0]
     # A mean over nothing is NaN where whoever wrote the loss masks examples by hand.
     if not counted or (known is not None and known.by_hand and all(look.loss != look.loss for look in counted)):
         raise NoTargets(_NOTHING)
@@ -123,7 +125,7 @@ def weigh(
     counts = reading.counts
     divisors = given if weighting.divisor == "given" and given is not None else measured
     if divisors is None:
-        divide = _DIVISORS[weighting.divisor]
+        divide = DIVISORS[weighting.divisor]
         divisors = [divide(look, count) or 0.0 for look, count in zip(looks, counts, strict=True)]
     shares = [0.0 if look.loss is None else float(d) for look, d in zip(looks, divisors, strict=True)]
     total = sum(shares)
@@ -131,7 +133,7 @@ def weigh(
         raise NoTargets(_NOTHING)
     summed, constant = weighting.summed, weighting.constant
     scales = [constant / share if summed and share else 0.0 if summed else 1.0 for share in shares]
-    weighting = dataclasses.replace(weighting, kind=_kind(weighting, looks, shares, counts))
+    weighting = dataclasses.replace(weighting, kind=kind_of(weighting.divisor, shares, counts))
     sizes = [0 if look.loss is None else count for look, count in zip(looks, counts, strict=True)]
     return Weighed(weighting, reading, [share / total for share in shares], scales, sizes, _watch(looks))
 
@@ -183,13 +185,13 @@ def _explained(
     Returns:
         The weighting; None where no claim holds.
     """
-    claims = [name for name in ("mean", "sum", "none", "examples") if _claimed(name, looks, counts)]
-    holding = [name for name in claims if trials and all(trial.is_mean(_DIVISORS[name], tol) for trial in trials)]
+    claims = [name for name in ("mean", "sum", "none", "examples") if claimed(name, looks, counts)]
+    holding = [name for name in claims if trials and all(trial.is_mean(DIVISORS[name], tol) for trial in trials)]
     summed = bool(trials) and all(trial.is_sum(tol) for trial in trials)
-    if summed + len({_shares(trials, name) for name in holding}) > 1:
+    if summed + len({shares(trials, name) for name in holding}) > 1:
         further = again()
         telling = any(trial.telling(tol) for trial in trials)
-        kept = [name for name in holding if all(trial.is_mean(_DIVISORS[name], tol) for trial in further)]
+        kept = [name for name in holding if all(trial.is_mean(DIVISORS[name], tol) for trial in further)]
         still = summed and all(trial.is_sum(tol) for trial in further)
         # Chaotic networks have no exact losses off their weights; then the present ones must tell.
         holding, summed = (kept, still) if kept or still or not telling else (holding, summed)
@@ -199,21 +201,10 @@ def _explained(
         return None
     # A summed classification divides by its targets, other sums by their examples.
     calls = [call for look in looks for call in look.calls]
-    classified = bool(calls) and all(call.reduction == "sum" and call.name in _BY_TARGET for call in calls)
-    constant, words = _constant(looks, counts)
+    classified = bool(calls) and all(call.reduction == "sum" and call.name in BY_TARGET for call in calls)
+    nominal, words = constant(looks, counts)
     evidence = _checked(f"a sum{words}", trials, tol)
-    return Weighting("examples", "sum" if classified else "examples", True, constant, evidence)
-
-
-def _claimed(name: str, looks: Sequence[Look], counts: Sequence[int]) -> bool:
-    """Whether every batch has a divisor of this name."""
-    used = [(look, count) for look, count in zip(looks, counts, strict=True) if look.loss is not None]
-    return all(_DIVISORS[name](look, count) is not None for look, count in used)
-
-
-def _shares(trials: Sequence[Trial], name: str) -> tuple[float, ...]:
-    """Return the part's share in each trial by a claim, to tell claims apart."""
-    return tuple(round(trial.claimed_share(_DIVISORS[name]), 6) for trial in trials)
+    return Weighting("examples", "sum" if classified else "examples", True, nominal, evidence)
 
 
 def _checked(kind: str, trials: Sequence[Trial], tol: float) -> str:
@@ -226,7 +217,7 @@ def _unchecked(looks: Sequence[Look]) -> Weighting:
     """Believe the calls where nothing can be cut or joined, if all of them say the same."""
     calls = [call for look in looks for call in look.calls]
     why = "the batches can be neither cut nor joined"
-    named = all(_DIVISORS["mean"](look, 0) is not None for look in looks if look.loss is not None)
+    named = all(DIVISORS["mean"](look, 0) is not None for look in looks if look.loss is not None)
     if calls and named and {call.reduction for call in calls} == {"mean"}:
         return Weighting("targets", "mean", evidence=f"the loss functions called; not checked, since {why}")
     return Weighting("batches", "batches", evidence=f"unknown, since {why}")
@@ -262,56 +253,12 @@ def _measured(experiment: Experiment, tol: float) -> list[float] | None:
     return divisors
 
 
-def _of_calls(reduction: str) -> Divisor:
-    """Return what the calls of a reduction divide by, where they agree on it."""
-
-    def divide(look: Look, count: int) -> float | None:
-        found = {call.divisor for call in look.calls if call.reduction == reduction}
-        return found.pop() if len(found) == 1 else None
-
-    return divide
-
-
-_DIVISORS: dict[str, Divisor] = {
-    "mean": _of_calls("mean"),
-    "sum": _of_calls("sum"),
-    "none": _of_calls("none"),
-    "examples": lambda look, count: float(count),
-    "batches": lambda look, count: 1.0,
-}
-
-
-def _constant(looks: Sequence[Look], counts: Sequence[int]) -> tuple[float, str]:
-    """Return the number that a step divides its sum by, where the size of a batch stands in the step as a constant."""
-    for look in looks:
-        divisors = [call.divisor for call in look.calls if call.reduction == "sum"]
-        for factor, divisor in zip(look.factors, divisors, strict=False):
-            for candidate in (float(max(counts)), divisor):
-                if candidate and candidate > 1 and abs(factor * candidate - 1) < 1e-4:
-                    return candidate, f" that the step divides by the constant {candidate:g}"
-    return 1.0, " over examples"
-
-
-def _kind(weighting: Weighting, looks: Sequence[Look], shares: Sequence[float], counts: Sequence[int]) -> str:
-    if weighting.divisor in ("given", "measured"):
-        return "weights"
-    if weighting.divisor == "batches":
-        return "batches"
-    used = [(share, count) for share, count in zip(shares, counts, strict=True) if share and count]
-    each = {round(share / count, 9) for share, count in used}
-    if len(each) == 1 or weighting.divisor == "examples":
-        return "examples"
-    whole = all(float(share).is_integer() for share, _ in used)
-    return "targets" if whole else "weights"
-
-
 def _watch(looks: Sequence[Look]) -> Watch:
     if not any(look.classifies for look in looks):
         return Watch.NOTHING
     return Watch.STEP if any(look.elsewhere for look in looks) else Watch.LOSS
 
 
-_BY_TARGET = ("cross_entropy", "nll_loss")
 _NOTHING = (
     "every target of the measurement batches is ignored or has weight 0, so the mean loss is undefined; measure "
     "batches with some counted targets"
