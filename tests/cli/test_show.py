@@ -77,3 +77,20 @@ def test_rows_of_a_part_of_their_values(runner: CliRunner, tmp_path: Path) -> No
     assert ["sharpness", "4", "1", "2", "0", "to", "3", "0.0", "how", "sharp"] in words
     for status in ("partial", "surrogate", "failed"):
         assert any(line.startswith(f"{status}: sharpness at step ") for line in lines)
+
+
+def test_what_the_loss_divides_by_is_shown(runner: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "landscape.h5"
+    recorder = Recorder.create(path, {})
+    measured = {"n_examples": 96, "source": "dataset", "mode": "eval", "fingerprint": "a", "noise_seed": None}
+    whole = measured | {"weighting": "targets", "weighting_evidence": "a mean, checked"}
+    recorder.declare(GroupSchema("sharpness", "", [], attributes={"measured": whole}))
+    recorder.declare(GroupSchema("compressibility", "", [], attributes={"measured": whole}))
+    other = measured | {"weighting": "batches", "weighting_evidence": "it compares examples"}
+    recorder.declare(GroupSchema("hessian_spectrum", "", [], attributes={"measured": other}))
+    lines = runner.invoke(main, ["show", str(path)]).stdout.splitlines()
+    data = "96 examples (dataset), eval mode; the loss is the mean over"
+    (shared,) = (line for line in lines if data in line and "compressibility" in line)
+    assert set(shared.partition(":")[0].split(", ")) == {"sharpness", "compressibility"}
+    assert shared.endswith(f"{data} targets (a mean, checked)")
+    assert f"hessian_spectrum: {data} the batches as they are given (it compares examples)" in lines
