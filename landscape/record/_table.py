@@ -97,8 +97,8 @@ def _common(groups: Mapping[str, GroupContents], steps: np.ndarray) -> dict[str,
         taken = [item for item in groups.values() if name not in _LOSSES or not _other_weights(item)]
         parts = [_spread(as_text(name, item.rows[name]), item.rows[EVENT], steps) for item in taken]
         if name == "status":
-            ranks = np.max([[_SEVERITY.get(text, 0) for text in part] for part in parts], axis=0)
-            columns[name] = np.array(list(_SEVERITY), dtype=object)[ranks]
+            ranks = np.array([[_SEVERITY.get(text, 0) for text in part] for part in parts], dtype=np.int64)
+            columns[name] = np.array(list(_SEVERITY), dtype=object)[ranks.max(axis=0)]
         elif name == "reason":
             rows = ["; ".join(dict.fromkeys(filter(None, row))) for row in zip(*parts, strict=True)]
             columns[name] = np.array(rows, dtype=object)
