@@ -223,7 +223,8 @@ def check_pair(batch: Any) -> None:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], torch.Tensor):
         return
     x, y = batch
-    if x.ndim and (isinstance(y, (int, float)) or (isinstance(y, torch.Tensor) and not y.ndim)):
+    alone = isinstance(y, (int, float)) or (isinstance(y, torch.Tensor) and not y.ndim)
+    if alone and x.ndim and len(x) > 1:
         raise TypeError(
             f"an item of batches is a pair of an input of shape {tuple(x.shape)} and one number, so it is a single "
             "example; give batches: torch.utils.data.DataLoader(dataset, batch_size=128), or a target for each example"

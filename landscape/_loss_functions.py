@@ -9,7 +9,6 @@ import contextlib
 import fractions
 import inspect
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from landscape._loss_classes import (
     scores_of,
     target_shape,
 )
+from landscape._private import dispatched_arguments
 
 # Functions that turn the natural parameters of a distribution into the input of a loss.
 LINKS: dict[Any, tuple[Any, ...]] = {
@@ -145,7 +145,7 @@ def with_lost_weight(called: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """
     if called is not F.l1_loss or "weight" in kwargs or "weight" not in KNOWN[called][1]:
         return kwargs
-    relevant = sys._getframe(2).f_locals.get("relevant_args", ())
+    relevant = dispatched_arguments(2)
     return kwargs | {"weight": relevant[2]} if len(relevant) == 3 else kwargs
 
 

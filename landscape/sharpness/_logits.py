@@ -44,6 +44,7 @@ class _Normalised:
     def __init__(self, step: Any):
         self._step = step
         self.objects = step.objects
+        self.pairs = step.pairs
         self.description = f"{step.description} of normalised logits"
 
     def __call__(self, *args: Any) -> Any:

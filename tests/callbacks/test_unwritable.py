@@ -21,7 +21,7 @@ def test_a_path_that_cannot_be_written(tmp_path, log):
     assert_identical(without, with_them)
     assert sorted(message.partition(" ")[0] for message in messages) == sorted(type(c).__name__ for c in callbacks)
     assert all("run.h5" in message and "The training goes on" in message for message in messages)
-    assert [name for name in trainer.callback_metrics if name.startswith("landscape/")] != [] or not log
+    assert not [name for name in trainer.callback_metrics if name.startswith("landscape/")]  # nobody monitors one
 
 
 def test_a_file_that_disappears_in_the_middle(tmp_path):

@@ -233,7 +233,7 @@ def test_squared_errors_are_traced(reduction, weighted):
         return nn.functional.mse_loss(outputs, target, reduction=reduction, weight=weight).mean()
 
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
-    objective = Objective(model, loss_fn, [(x, y)])
+    objective = Objective(model, loss_fn, [(x, y)], batch_weight=len)  # the weights fit to the whole batch alone
     expected = hessian(objective).dense()
     torch.testing.assert_close(hessian(objective, strategy="linearized").dense(), expected)
 

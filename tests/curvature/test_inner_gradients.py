@@ -87,6 +87,7 @@ STEPS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:the loss of Maml is measured as the mean over the batches")
 @pytest.mark.parametrize("name", STEPS)
 def test_curvature_of_steps_that_differentiate(cases, name):
     make, shape = STEPS[name]

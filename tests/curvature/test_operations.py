@@ -56,6 +56,8 @@ def multi_head(z, w):
 
 LSTM, GRU, RNN = nn.LSTM(WIDTH, 3, 2, bidirectional=True), nn.GRU(WIDTH, 3), nn.RNN(WIDTH, 3, nonlinearity="tanh")
 BILINEAR = nn.Bilinear(WIDTH, WIDTH, 2)
+for constant in (LSTM, GRU, RNN, BILINEAR):
+    constant.requires_grad_(False)  # they are no part of the model
 
 OPERATIONS = {
     # normalisation
