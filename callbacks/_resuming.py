@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from landscape.callbacks._provenance import plain
-
-if TYPE_CHECKING:
-    from landscape.callbacks._base import LandscapeCallback
 
 _FILE_NAME = "landscape.h5"
 
@@ -22,6 +19,7 @@ class Resumable(abc.ABC):
     """
 
     name: str | None
+    path: str | Path | None
     former_run: dict[str, Any]
 
     @property
@@ -47,7 +45,7 @@ class Resumable(abc.ABC):
         return {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")} | {"_session": None}
 
 
-def find_former(callback: LandscapeCallback, trainer: Any) -> dict[str, Any]:
+def find_former(callback: Resumable, trainer: Any) -> dict[str, Any]:
     """Return path and run_id of the run that this training resumes, or nothing where it starts afresh.
 
     A callback that was added after the checkpoint joins the file of the others.
@@ -61,7 +59,7 @@ def find_former(callback: LandscapeCallback, trainer: Any) -> dict[str, Any]:
     return {}
 
 
-def run_path(callback: LandscapeCallback, trainer: Any, former: dict[str, Any]) -> Path:
+def run_path(callback: Resumable, trainer: Any, former: dict[str, Any]) -> Path:
     """Return the path of the run file: the given one, that of the resumed run, or one in the Trainer's log_dir."""
     default = Path(trainer.log_dir or trainer.default_root_dir) / _FILE_NAME  # log_dir must be asked on every rank
     return Path(callback.path or former.get("path", default))

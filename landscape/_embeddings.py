@@ -27,7 +27,7 @@ def functional_embeddings(fused: bool) -> Iterator[None]:
         Nothing.
     """
     before = F.embedding, F.embedding_bag
-    F.embedding, F.embedding_bag = embedding, (_functional_bag if fused else embedding_bag)  # type: ignore[assignment]
+    F.embedding, F.embedding_bag = embedding, (_functional_bag if fused else embedding_bag)
     try:
         yield
     finally:

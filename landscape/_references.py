@@ -116,7 +116,8 @@ class _Walk:
                 self._follow(value, entry)
 
     def _ends(self, value: Any) -> bool:
-        return _is_leaf(type(value)) or id(value) in self._seen or _runs_on_its_own(value)
+        kind: Any = type(value)
+        return _is_leaf(kind) or id(value) in self._seen or _runs_on_its_own(value)
 
     def _follow(self, value: Any, entry: Entry | None) -> None:
         if isinstance(value, types.FunctionType):
@@ -139,7 +140,8 @@ class _Walk:
         if isinstance(table, dict):
             outside = MACHINE_NAMES.union(REGISTRIES) if id(value) in self._registered else MACHINE_NAMES
             self._entries(table, [name for name in table if name not in outside], entry)
-        if slots := _slots(type(value)):
+        kind: Any = type(value)
+        if slots := _slots(kind):
             self._entries(_Attributes(value), slots, entry)
         if isinstance(value, nn.Module):
             self._class(type(value), entry)
@@ -180,7 +182,8 @@ class _Walk:
             if id(value) in self._targets:
                 self.tensors.append(Entry(table, key, value, parent))
                 continue
-            if _is_leaf(type(value)) or (type(value) in _PLAIN and not value):
+            kind: Any = type(value)
+            if _is_leaf(kind) or (kind in _PLAIN and not value):
                 continue
             entry = Entry(table, key, value, parent)
             self._stack.append((value, entry))
@@ -225,14 +228,14 @@ class _Arguments(_Attributes):
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_leaf(kind: type) -> bool:
+def _is_leaf(kind: Any) -> bool:
     """Whether objects of a type lead nowhere."""
     # Objects of this toolkit remember places themselves, and must go on naming the module's own tensors.
     return issubclass(kind, (torch.Tensor, *_ATOMS)) or _package(kind.__module__) == "landscape"
 
 
 @functools.lru_cache(maxsize=1024)
-def _slots(kind: type) -> tuple[str, ...]:
+def _slots(kind: Any) -> tuple[str, ...]:
     return tuple(name for base in kind.__mro__ for name in _slot_names(base))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -150,7 +151,8 @@ def _found(
             continue
         trials = [trial for trial in made.trials(_PRESENT) if not number or trial.rest is not None]
         first = first or trials
-        weighting = _explained(trials, lambda made=made: made.trials(_DISTURBED), looks, reading.counts, tol)
+        again = functools.partial(made.trials, _DISTURBED)
+        weighting = _explained(trials, again, looks, reading.counts, tol)
         if weighting is not None:
             return weighting, reading, None
     reading = readings[0]

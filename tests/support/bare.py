@@ -51,19 +51,26 @@ def double(batch: Any) -> Any:
 
 
 class InFloat64(TorchFunctionMode):
-    """Keep a step in float64: casts to float32 become casts to float64, noise is drawn in float32 and widened.
+    """Keep a step in float64: casts to float32 become casts to float64, noise is drawn in the type of the module.
 
     Calls stay hidden from modes around this one, so that the toolkit cannot see the loss functions of a reference.
+
+    Args:
+        drawn: The floating-point type that the module trains in, and draws its noise in.
     """
 
     _NOISE = (torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.normal)
+
+    def __init__(self, drawn: torch.dtype = torch.float32):
+        super().__init__()
+        self._drawn = drawn
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function with float64 in the place of float32."""
         kwargs = dict(kwargs or {})
         with torch._C.DisableTorchFunction():
             if func in self._NOISE:
-                return func(*args, **(kwargs | {"dtype": torch.float32})).double()
+                return func(*args, **(kwargs | {"dtype": self._drawn})).double()
             func = torch.Tensor.double if func is torch.Tensor.float else func
             args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
             return func(*args, **{k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()})
@@ -125,6 +132,8 @@ class Bare:
         dtype: torch.dtype | None = torch.float64,
     ):
         self.wide = dtype is torch.float64
+        trained_in_double = all(p.dtype == torch.float64 for p in module.parameters() if p.is_floating_point())
+        self._drawn = torch.float64 if trained_in_double else torch.float32
         self.module = module.double() if self.wide else module
         self.parameters = parameters(module)
         for parameter in self.parameters:
@@ -162,7 +171,7 @@ class Bare:
             warnings.simplefilter("ignore")
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(default_dtype(torch.float64 if wide else torch.get_default_dtype()))
-            stack.enter_context(InFloat64() if wide else Hidden())
+            stack.enter_context(InFloat64(self._drawn) if wide else Hidden())
             found = step(self.module, batch) if step else made.training_step(self.module, batch, index)
         return found["loss"] if isinstance(found, Mapping) else found
 
