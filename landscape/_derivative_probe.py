@@ -83,8 +83,8 @@ class Place:
     Attributes:
         differentiable: Whether the loss has a gradient.
         dtype: The floating-point type.
-        unregistered: Shape of a tensor that the loss depends on and that requires gradients, but is no parameter of the
-            module; None where there is none.
+        unregistered: Shape of an `nn.Parameter` that the loss depends on and that requires gradients, but is not
+            registered in the module; None where there is none.
         stray: Name of a trainable parameter that the loss uses though another tensor was put in its place, else "".
     """
 
@@ -105,9 +105,9 @@ class Place:
         self._kinked = bool(kinks([loss]))
 
     def _unregistered(self, loss: torch.Tensor, parts: list[torch.Tensor]) -> tuple[int, ...] | None:
-        """Return the shape of a lasting tensor that requires gradients and is no parameter, None without one."""
+        """Return the shape of a parameter that lasts and is not registered, None without one."""
         own = list(self._objective.module.parameters())
-        before = _leaves(loss, [*parts, *own])
+        before = [leaf for leaf in _leaves(loss, [*parts, *own]) if isinstance(leaf, nn.Parameter)]
         if not before:
             return None
         # Inputs that the step differentiates by are made anew at every evaluation.

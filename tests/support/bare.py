@@ -96,6 +96,19 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextlib.contextmanager
+def own_buffers(module: nn.Module) -> Iterator[None]:
+    """Let a step in train mode move copies of the buffers: every batch is evaluated with the module's present ones."""
+    kept = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    for part, name, buffer in kept:
+        part._buffers[name] = None if buffer is None else buffer.detach().clone()
+    try:
+        yield
+    finally:
+        for part, name, buffer in kept:
+            part._buffers[name] = buffer
+
+
 def own_copy(module: nn.Module) -> nn.Module:
     """Copy a LightningModule without its Trainer."""
     trainer = getattr(module, "_trainer", None)
@@ -172,6 +185,7 @@ class Bare:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(default_dtype(torch.float64 if wide else torch.get_default_dtype()))
             stack.enter_context(InFloat64(self._drawn) if wide else Hidden())
+            stack.enter_context(own_buffers(self.module))
             found = step(self.module, batch) if step else made.training_step(self.module, batch, index)
         return found["loss"] if isinstance(found, Mapping) else found
 
