@@ -246,7 +246,8 @@ class Objective(BatchLosses):
         if known.divisor == "measured":  # the share of a single group is 1, whatever it divides by
             known = dataclasses.replace(known, divisor="batches")
         groups = []
-        for index in self.counted:
+        # Those of all processes, which cut alike: who evaluates a group is decided later.
+        for index in (i for i, weight in enumerate(self.batch_weights) if weight > 0):
             pieces = _batches.split(self.batches[index], size, self._reading, index)
             for start, piece in zip(range(0, self.batch_sizes[index], size), pieces, strict=True):
                 held = _batches.DrawnBatches([piece], [min(size, self.batch_sizes[index] - start)], self.source)

@@ -247,6 +247,7 @@ def counts() -> dict[str, Any]:
 
     Objective.batch_loss = counting  # type: ignore[method-assign]
     whole = Objective(network(), nn.CrossEntropyLoss(), batches((8, 8, 8, 8)))
+    hessian(whole)  # checks its derivatives, once for all objectives made of this one
     for name, measured in (("whole", whole), ("shared", whole.shard())):
         calls.clear()
         operator = hessian(measured, strategy="rebuilt")
