@@ -154,10 +154,10 @@ class SWATrajectory(LandscapeCallback):
 
     def _former_schema(self, trainer: Any) -> GroupSchema | None:
         """Return the group as the file of a resumed run has it: other parameters may train now."""
-        if trainer is None or not trainer.is_global_zero or not (former := find_former(self, trainer)):
+        if trainer is None or not (former := find_former(self, trainer)):
             return None
-        path = run_path(self, trainer, former)
-        run = open_run(path) if path.exists() else None
+        path = run_path(self, trainer, former)  # asked in all processes, as log_dir must be
+        run = open_run(path) if trainer.is_global_zero and path.exists() else None
         if run is None or self._group not in run.groups:
             return None
         return run._source.read([self._group], lambda _: [], slice(0))[self._group].schema
