@@ -38,7 +38,7 @@ def test_several_families_stand_along_a_dimension(tmp_path, monkeypatch):
     direct = [bits(objective, name, (0.01, 0.1)) for name in names]
     for name in ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "reached", "knob", "tensor_bits"):
         np.testing.assert_array_equal(row[name], [getattr(one, name) for one in direct])
-    assert float(trainer.callback_metrics["landscape/bits_0.1"]) == direct[0].bits[1]
+    assert float(trainer.callback_metrics["landscape/bits_coarser_0.1"]) == direct[0].bits[1]
     table = run.table()
     assert table["bits[coarser,tolerance=0.01]"].iloc[-1] == direct[0].bits[0]
     assert table["bits[uniform-tensor,tolerance=0.1]"].iloc[-1] == direct[1].bits[1]
