@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from landscape._private import monitor_checks
+
 _WORST = float(torch.finfo(torch.float32).max)
-# The method that checks the monitored value, by what tells the callback's kind.
-_CHECKS = ("_run_early_stopping_check", "check_monitor_top_k")
 
 
 class ScalarLog:
@@ -40,19 +40,21 @@ class ScalarLog:
             trainer: The Trainer.
             names: The scalars.
             prefix: Stands before each name in its key, `landscape/<prefix><name>`.
-        """
+
+        Raises:
+            MeasurementError: This Lightning checks monitored values in another way.
+        """  # noqa: DOC502 - raised by `monitor_checks`
         self.end()
         self._warned = False
         self._keys = {name: f"landscape/{prefix}{name}" for name in names}
         ours = set(self._keys.values())
-        for monitor in trainer.callbacks:
-            if getattr(monitor, "monitor", None) in ours:
-                self._gates += [Gate(monitor, check) for check in _CHECKS if hasattr(monitor, check)]
-        watching = [gate.monitor for gate in self._gates]
-        watching += [scheduler for scheduler in _plateau_schedulers(trainer) if scheduler.monitor in ours]
-        for monitor in watching:
+        monitors = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None) in ours]
+        schedulers = [scheduler for scheduler in _plateau_schedulers(trainer) if scheduler.monitor in ours]
+        for monitor in monitors + schedulers:
             if monitor.monitor not in trainer.callback_metrics:
                 self._hold(trainer, monitor.monitor, -_WORST if _mode(monitor) == "max" else _WORST)
+        for monitor in monitors:
+            self._gates += [Gate(monitor, check) for check in monitor_checks(monitor)]
 
     def send(self, trainer: Any, values: Mapping[str, float], step: int) -> None:
         """Log the values of one measurement.

@@ -79,7 +79,8 @@ class Recording(Resumable):
                 self._session = session  # in all processes, or in none
         if self._logged is not None:
             prefix = "" if self._group == self.group else f"{self._group}/"
-            self._logged.begin(trainer, self.scalar_names(), prefix)
+            with self._failures.passing("keep missing values from callbacks that monitor its scalars"):
+                self._logged.begin(trainer, self.scalar_names(), prefix)
 
     def _wanted_group(self) -> str:
         return self.name or (self.group if self.weights == "iterate" else f"{self.group}_{self.weights}")

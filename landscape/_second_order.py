@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.backends import cuda, mha
 
-from landscape._errors import MeasurementError
-from landscape._private import checkpointing_off
+from landscape._private import checkpointing_off, refusal
 
 # The switches of scaled dot-product attention, of all devices; `torch.nn.attention.sdpa_kernel` sets them too, but
 # takes longer for it than a small network for its forward pass.
@@ -81,7 +80,5 @@ def _check_attention() -> None:
         try:
             torch.autograd.grad(gradient.sum(), x)
         except RuntimeError as error:
-            raise MeasurementError(
-                f"torch {torch.__version__} no longer differentiates attention twice when its fused kernels are "
-                "switched off, which landscape relies on; install an earlier torch, or a newer landscape"
-            ) from error
+            does = "differentiates attention twice when its fused kernels are switched off"
+            raise refusal("torch", torch.__version__, does) from error

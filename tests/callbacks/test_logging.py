@@ -204,3 +204,13 @@ def test_a_monitor_of_what_does_not_exist_is_told(tmp_path):
         trainer = fit(tmp_path, SWATrajectory(log=True), stops, module=Regression(), max_epochs=3)
     assert sum("swa_train_error" in str(entry.message) for entry in caught) == 1
     assert (trainer.current_epoch, stops.wait_count) == (3, 0)
+
+
+def test_a_monitor_that_cannot_be_made_to_wait_is_told(tmp_path, monkeypatch):
+    monkeypatch.delattr(EarlyStopping, "_run_early_stopping_check")
+    stops = EarlyStopping("landscape/lambda_max", mode="max", check_on_train_epoch_end=True)
+    monkeypatch.setattr(stops, "_should_skip_check", lambda trainer: True)
+    with pytest.warns(UserWarning, match="no longer checks monitored values by EarlyStopping.*The training goes on"):
+        trainer = fit(tmp_path, spectrum(), stops, max_epochs=2)
+    assert trainer.current_epoch == 2
+    assert torch.isfinite(trainer.callback_metrics["landscape/lambda_max"])
