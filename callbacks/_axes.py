@@ -14,9 +14,9 @@ from torch import nn
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout, plain_name
+from landscape._selection import modules
 from landscape.callbacks._resuming import find_former, run_path
 from landscape.callbacks._session import trainable_layout
-from landscape.curvature._selection import modules
 from landscape.record import open_run
 
 if TYPE_CHECKING:

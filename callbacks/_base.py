@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape._errors import MeasurementError
+from landscape._selection import as_patterns
 from landscape.callbacks._arguments import check_batches, check_path, known_arguments, one_of, seeds, whole_positive
 from landscape.callbacks._averaged import average_for, averager_before
 from landscape.callbacks._bases import CallbackBase
@@ -49,6 +50,9 @@ class LandscapeCallback(Recording, CallbackBase):
         noise_seed: Fixes the noise of modules that draw random numbers in their loss; see `Objective`.
         seed: Seed of the examples and of the measure's own draws.
         batches: Measurement batches as training_step receives them, instead of drawn ones.
+        parameters: The part of the model to measure, at the cost of this part: names or patterns such as
+            `["encoder.*"]`, "lora" for adapters, or "last_layer"; see `Objective`. By default all trainable parameters.
+            The columns `n_parameters` and `trainable` always tell what trains.
         log: Also send the scalars to the Trainer's loggers, once a measurement and at its step, and to
             callback_metrics. The key is `landscape/<name>`, or `landscape/<group>/<name>` in a group of another name
             than the measure's. An EarlyStopping or ModelCheckpoint that monitors one checks it only after a new
@@ -59,6 +63,7 @@ class LandscapeCallback(Recording, CallbackBase):
 
     default_every_n_epochs: int | None = None
     averages: bool = False  # whether it keeps a running mean for callbacks with weights="swa"
+    whole: str = ""  # why it takes no part of a model, in words that follow the class's name
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class LandscapeCallback(Recording, CallbackBase):
         batches: Iterable[Any] | None = None,
         log: bool = False,
         name: str | None = None,
+        parameters: str | Iterable[str] | None = None,
         **unknown: Any,
     ):
         super().__init__()
@@ -100,9 +106,20 @@ class LandscapeCallback(Recording, CallbackBase):
         self._logged = ScalarLog(type(self).__name__) if log else None
         self.name = name
         self.seed = seed
-        self.measured = Measured(examples, batch_size, mode, noise_seed, seed)
+        part = self._checked_part(parameters)
+        self.measured = Measured(examples, batch_size, mode, noise_seed, seed, part)
         self.batches = None if batches is None else list(batches)
         self._learning_rate = math.nan
+
+    def _checked_part(self, parameters: str | Iterable[str] | None) -> tuple[str, ...] | None:
+        part = as_patterns(parameters)
+        if part is not None and (self.whole or self.weights == "swa"):
+            why = self.whole or "with weights='swa' measures a mean of all trainable parameters"
+            raise ValueError(
+                f"{type(self).__name__} {why}, so it takes no parameters={list(part)}; leave parameters= out here, and "
+                "give it to callbacks that measure the present weights"
+            )
+        return part
 
     # ------------------------------------------------------------------ what subclasses say
 

@@ -41,7 +41,7 @@ class Compressibility(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, log, name.
+            seed, batches, parameters, log, name.
     """
 
     group = "compressibility"

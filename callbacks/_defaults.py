@@ -31,7 +31,8 @@ def default_callbacks(
         swa_start: Where averaging begins, as in `SWATrajectory`.
         every_n_steps: The same cadence in optimizer steps.
         **settings: Further arguments. Those of every callback, such as examples=, path= or on_error=, go to all; one
-            that belongs to a single callback, such as budget= or tolerances=, goes to that one.
+            that belongs to a single callback, such as budget= or tolerances=, goes to that one. A part of the model,
+            parameters=, goes to HessianSpectrum, Sharpness and Compressibility; the others hold the whole model.
 
     Returns:
         HessianSpectrum, Sharpness, SWATrajectory, Compressibility and ModeConnectivity.
@@ -46,7 +47,9 @@ def default_callbacks(
     for name in settings:
         _check(name)
     cadence: dict[str, Any] = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps}
-    own: dict[type, dict[str, Any]] = {kind: {} if kind in _OWN_TIMES else cadence for kind in _CLASSES}
+    own: dict[type[LandscapeCallback], dict[str, Any]] = {
+        kind: {} if kind in _OWN_TIMES else cadence for kind in _CLASSES
+    }
     own[SWATrajectory] = {"start": swa_start}
     return [kind(**given, **_of(kind, settings)) for kind, given in own.items()]
 
@@ -61,8 +64,8 @@ _CLASSES: tuple[type[LandscapeCallback], ...] = (
 _OWN_TIMES = (SWATrajectory, ModeConnectivity)
 
 
-def _of(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    taken = accepted(kind)
+def _of(kind: type[LandscapeCallback], settings: Mapping[str, Any]) -> dict[str, Any]:
+    taken = [name for name in accepted(kind) if not (name == "parameters" and kind.whole)]
     return {name: value for name, value in settings.items() if name in taken}
 
 

@@ -56,7 +56,7 @@ class HessianSpectrum(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, log, name.
+            seed, batches, parameters, log, name.
     """
 
     group = "hessian_spectrum"
@@ -101,6 +101,8 @@ class HessianSpectrum(LandscapeCallback):
             raise ValueError(
                 f"engine={engine!r} knows neither layers nor gap; leave engine as it is, or both of them out"
             )
+        if engine == "pyhessian" and self.measured.parameters is not None:
+            raise ValueError("engine='pyhessian' measures all trainable parameters; leave engine or parameters out")
         self.budget = budget
         self.track = track
         self.layers, self.gap = layers, gap

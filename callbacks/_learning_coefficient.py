@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from landscape._selection import modules
 from landscape.callbacks._arguments import at_least, counts, one_of, positive
 from landscape.callbacks._axes import layer_labels, on_axis
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._parts import Parts
-from landscape.curvature._selection import modules
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
 from landscape.volume import LocalLearningCoefficient, learning_coefficient
@@ -56,7 +56,7 @@ class LearningCoefficient(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, log, name.
+            seed, batches, parameters, log, name.
     """
 
     group = "learning_coefficient"

@@ -67,6 +67,7 @@ class LossSurface(LandscapeCallback):
 
     group = "loss_surface"
     description = "loss on a grid along directions in weight space, the measured weights at its centre"
+    whole = "records directions of all trainable parameters, onto which trainings are projected"
 
     def __init__(
         self,

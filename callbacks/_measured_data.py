@@ -28,13 +28,19 @@ class AwaitedError(MeasurementError):
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Which data and mode a callback measures with; callbacks that agree share one objective."""
+    """Which data, mode and part of the model a callback measures; callbacks that agree share one objective."""
 
     examples: int | None
     batch_size: int | None
     mode: str
     noise_seed: int | None
     seed: int
+    parameters: tuple[str, ...] | None = None
+
+    @property
+    def data(self) -> Measured:
+        """The same without the part of the model: callbacks that measure different parts share the batches."""
+        return dataclasses.replace(self, parameters=None)
 
 
 class MeasuredData:

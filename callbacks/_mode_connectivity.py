@@ -63,6 +63,7 @@ class ModeConnectivity(LandscapeCallback):
 
     group = "mode_connectivity"
     description = "loss and error along paths in weight space between two solutions"
+    whole = "joins two solutions, which differ in all trainable parameters"
 
     def __init__(
         self,

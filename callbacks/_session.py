@@ -149,10 +149,16 @@ class Session:
         if key not in self._objectives:
             validation = _data.first_loader(_data.validation_loaders(trainer, module))
             require_registered(trainer, module)
-            read = self.data.to_read(trainer, validation, measured, batches)
+            read = self.data.to_read(trainer, validation, measured.data, batches)
             with isolated(module, _data.stateful_parts(read)):
-                train, held = self.data.batches(trainer, validation, measured, batches)
-                objective = Objective.from_lightning(module, train, mode=measured.mode, noise_seed=measured.noise_seed)
+                train, held = self.data.batches(trainer, validation, measured.data, batches)
+                objective = Objective.from_lightning(
+                    module,
+                    train,
+                    mode=measured.mode,
+                    noise_seed=measured.noise_seed,
+                    parameters=measured.parameters,
+                )
                 self._objectives[key] = (objective, self._held_out(objective, held))
         return self._objectives[key]
 
@@ -183,7 +189,7 @@ class Session:
             objective, held_out = self.objectives(trainer, module, measured, batches)
         except AwaitedError:
             return {"measured": {"source": PASSED}}
-        train, held = self.data.sources(measured, batches)
+        train, held = self.data.sources(measured.data, batches)
         described: dict[str, Any] = {"measured": objective.describe() | {"source": train}}
         described["derivatives"] = derivatives(objective)
         if held_out is not None:

@@ -40,7 +40,7 @@ class Sharpness(LandscapeCallback):
             a ladder, recorded along a dimension of its own. `normalise_logits` among the settings measures the loss of
             scores brought to one scale. By default gradient_norm, sam, average_case and worst_case.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, log, name.
+            seed, batches, parameters, log, name.
     """
 
     group = "sharpness"

@@ -75,6 +75,7 @@ class SWATrajectory(LandscapeCallback):
         "weights along the training, and their running mean (stochastic weight averaging) measured beside them"
     )
     averages = True
+    whole = "keeps the weights of the whole model, from which others are made"
 
     def __init__(
         self,

@@ -19,16 +19,18 @@ from landscape._embeddings import functional_embeddings
 from landscape._errors import MeasurementError, WeightingWarning
 from landscape._first_look import FirstLook
 from landscape._given import check_pair
-from landscape._parameters import MeasuredTensors
+from landscape._measured_part import MeasuredPart
+from landscape._order_of_use import last_layer
 from landscape._precision import MeasuringPrecision
 from landscape._second_order import forward_kernels, plain_kernels
+from landscape._selection import LAST_LAYER, as_patterns
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, Weighting
 from landscape.isolation import isolated
 from landscape.losses import LossCounter
 
 
-class BatchLosses:
+class BatchLosses(MeasuredPart):
     """Held batches, a model and its loss, prepared for measuring: weights, types, isolation, the loss of each batch.
 
     Attributes:
@@ -37,6 +39,7 @@ class BatchLosses:
         n_examples: Their sum.
         differentiates: What the step takes derivatives by while it makes its loss: "inputs" (physics-informed networks,
             gradient penalties), "parameters" (inner loops of meta-learning), or nothing ("").
+        parameters: Names and patterns of the part of the model that is measured; None for all trainable parameters.
     """
 
     _step: ModelStep | TrainingStep
@@ -51,6 +54,7 @@ class BatchLosses:
         noise_seed: int | None,
         batch_weight: Callable[[Any], Any] | None = None,
         known: Weighting | None = None,
+        parameters: str | Iterable[str] | None = None,
     ) -> None:
         if mode not in ("eval", "train"):
             raise ValueError(f"mode is {mode!r}; it must be 'eval' or 'train'")
@@ -67,10 +71,10 @@ class BatchLosses:
         self._shared_buffers: dict[str, torch.Tensor] = {}
         self.processes = _distributed.ALONE
         self._derivatives = Derivatives()
-        self._tensors = MeasuredTensors(module, dtype, step.objects)
-        self.layout = self._tensors.layout
-        self.device = self._tensors.device
-        self.dtype = self._tensors.dtype
+        self.parameters = as_patterns(parameters)
+        self._part = self.parameters
+        last = self.parameters is not None and LAST_LAYER in self.parameters
+        self._measure_part(dtype, None if last else self._part)
         # A loader's own generators and counters are put back; of a plain list of data there is nothing to restore.
         with self._isolation(() if isinstance(batches, (list, tuple)) else (batches,)):
             held = batches if isinstance(batches, list) else list(batches)
@@ -81,6 +85,9 @@ class BatchLosses:
                     check_pair(batch)
             if not self.batches:
                 raise MeasurementError("there are no batches to measure; give at least one batch of examples")
+            if last:
+                others = [pattern for pattern in self.parameters or () if pattern != LAST_LAYER]
+                self._measure_part(dtype, (*others, *last_layer(self)))
             self._weigh(held, known)
             self.own = list(range(len(self.batches)))
 
@@ -106,18 +113,6 @@ class BatchLosses:
         """Copy a batch to the device and in the type of the measurement."""
         return _batches.cast(batch, self.device, self.dtype)
 
-    @property
-    def n_parameters(self) -> int:
-        """Number P of trainable parameters; tied ones count once."""
-        return self.layout.total
-
-    def current(self) -> bool:
-        """Return whether the parameters that this objective was made for still train, and no others.
-
-        Where they do, places that hold the module's tensors are looked for again. Where not, make a new objective.
-        """
-        return self._tensors.current()
-
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the measured data, all of them also where processes share them."""
@@ -132,6 +127,8 @@ class BatchLosses:
             "dtype": str(self.dtype).removeprefix("torch."),
             "noise_seed": self.noise_seed,
             "n_parameters": self.n_parameters,
+            "parameters": "all" if self.parameters is None else list(self.parameters),
+            "n_trainable": self._tensors.n_trainable,
             "n_examples": self.n_examples,
             "weighting": self.weighting,
             "weighting_evidence": self._weighting.evidence,
@@ -141,7 +138,8 @@ class BatchLosses:
 
     def __repr__(self) -> str:
         name = type(self.module).__name__
-        return f"Objective({name}, P={self.n_parameters}, examples={self.n_examples}, mode={self.mode!r})"
+        part = "" if self.parameters is None else f"parameters={list(self.parameters)}, "
+        return f"Objective({name}, {part}P={self.n_parameters}, examples={self.n_examples}, mode={self.mode!r})"
 
     def batch_loss(
         self,
@@ -182,7 +180,8 @@ class BatchLosses:
         given = self._point_buffers if buffers is None else buffers
         given = self._shared_buffers | given if self._shared_buffers else given
         raised = MeasuringPrecision(self.dtype) if self._tensors.raised else contextlib.nullcontext()
-        with self._kernels(), self._tensors.substituted(parameters, given), raised:
+        inner = self.differentiates == "parameters"
+        with self._kernels(), self._tensors.substituted(parameters, given, inner), raised:
             return self._step(_batches.fresh(batch), index, parameters[0], observer)
 
     def _watched_loss(
@@ -207,8 +206,9 @@ class BatchLosses:
         """
         if not differentiable:
             raise MeasurementError(
-                f"the loss of {type(self.module).__name__} does not depend on any trainable parameter; look for a "
-                "detach(), an .item() or a torch.no_grad() on its way"
+                f"the loss of {type(self.module).__name__} does not depend on any trainable parameter"
+                f"{'' if self.parameters is None else f' of the measured part (parameters={list(self.parameters)})'}; "
+                "look for a detach(), an .item() or a torch.no_grad() on its way"
             )
 
     @property
@@ -226,30 +226,6 @@ class BatchLosses:
         """Evaluate losses that are not differentiated: without gradients, unless the step takes some by itself."""
         with torch.set_grad_enabled(bool(self.differentiates)):
             yield
-
-    @contextlib.contextmanager
-    def in_type(self, dtype: torch.dtype) -> Iterator[None]:
-        """Evaluate everything within in another floating-point type; batches must be given in it."""
-        if dtype == self.dtype:
-            yield
-            return
-        before = self._tensors, self.dtype
-        self._tensors, self.dtype = MeasuredTensors(self.module, dtype, self._step.objects), dtype
-        try:
-            yield
-        finally:
-            self._tensors, self.dtype = before
-
-    def start(self) -> torch.Tensor:
-        """Return a copy of the module's present trainable parameters, shape (P,)."""
-        return self._tensors.vector()
-
-    def present(self, vector: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Return parameter tensors for losses that are not differentiated, from a flat vector or the module's own.
-
-        They require gradients only if the step itself differentiates by them.
-        """
-        return self._tensors.parameters(vector, grad=self.differentiates == "parameters")
 
     @property
     def evaluated(self) -> list[int]:

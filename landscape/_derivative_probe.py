@@ -97,7 +97,7 @@ class Place:
         self._weights = objective.vector()
         loss, parts = self._graph(self._moved(0))
         self.differentiable = loss.requires_grad
-        self.stray = _stray(objective.module, loss)
+        self.stray = _stray(objective, loss)
         self.unregistered = self._unregistered(loss, parts)
         # A cast on the way means that not all is computed in the type of the parameters.
         cast = any(node.name().startswith("ToCopy") for node in nodes([loss]))
@@ -238,11 +238,11 @@ def _leaves(loss: torch.Tensor, known: Iterable[torch.Tensor]) -> list[torch.Ten
     return [leaf for leaf in found if leaf is not None and id(leaf) not in others]
 
 
-def _stray(module: nn.Module, loss: torch.Tensor) -> str:
-    """Name a parameter of the module's own that a loss at other weights leads to; "" where there is none."""
+def _stray(objective: Objective, loss: torch.Tensor) -> str:
+    """Name a measured parameter of the module's own that a loss at other weights leads to; "" where there is none."""
     reached = {id(getattr(node, "variable", None)) for node in nodes([loss])}
-    own = module.named_parameters(remove_duplicate=False)
-    return next((name for name, parameter in own if id(parameter) in reached), "")
+    measured, own = set(objective.layout.names), objective.module.named_parameters()
+    return next((name for name, parameter in own if name in measured and id(parameter) in reached), "")
 
 
 def _scale(objective: Objective) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
+from landscape._selection import select
 from landscape._substitution import Places
 
 
@@ -49,31 +50,51 @@ def measuring_dtype(parameters: Sequence[torch.Tensor]) -> torch.dtype:
     return dtype
 
 
+def _chosen(named: list[tuple[str, nn.Parameter]], part: Sequence[str] | None) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters of a part of the model; all for None."""
+    if part is None:
+        return named
+    # Shapes play no role in the choice; lazy parameters have none yet.
+    return [named[index] for index in select(ParameterLayout(tuple(name for name, _ in named), ()), part)]
+
+
 class MeasuredTensors:
     """A module's tensors in the type that they are measured in: trainable ones as a vector, the others by name.
 
     Which parameters train is decided here, at construction; `current` says whether that still holds. Their values are
-    those that the module holds at each call.
+    those that the module holds at each call. Of a part of a model, all other parameters are constants, as frozen ones
+    are: no derivative is taken by them, so autograd keeps no graph below the first parameter of the part.
 
     Args:
         module: The module.
         dtype: The measuring type; by default that of `measuring_dtype`.
         others: Further objects that the loss uses, searched for references to the module's tensors.
+        part: Names and patterns of the parameters to measure; None for all that train.
 
     Attributes:
-        layout: Names and shapes of the trainable parameters.
+        layout: Names and shapes of the measured parameters.
+        n_trainable: Number of parameters that train, outside of the part too.
         device: Where the first of them is.
         dtype: The measuring type.
         raised: Whether some parameter is measured in another type than its own.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype | None, others: Iterable[Any] = ()):
-        named = trainable(module)
+    def __init__(
+        self,
+        module: nn.Module,
+        dtype: torch.dtype | None,
+        others: Iterable[Any] = (),
+        part: Sequence[str] | None = None,
+    ):
+        training = trainable(module)
+        named = _chosen(training, part)
+        self.n_trainable = sum(parameter.numel() for _, parameter in training)
         self._module = module
+        self._part = part
         self._places = Places(module, others)
         self._trainable = [(name, parameter, parameter.dtype) for name, parameter in named]
         span = {name for name, _ in named}
-        self._frozen = [name for name, _ in module.named_parameters() if name not in span]
+        self._constant = [name for name, _ in module.named_parameters() if name not in span]
         self.layout = ParameterLayout.of(named)
         self.device = named[0][1].device
         self.dtype = dtype or measuring_dtype([parameter for _, parameter in named])
@@ -84,9 +105,15 @@ class MeasuredTensors:
         """Return whether the same parameters still train, and look again for places that hold the module's tensors.
 
         Names, shapes, element types and the tensors themselves are compared. A frozen parameter that began to train,
-        a trained one that was frozen, and one that was renamed or replaced all count as a change.
+        a trained one that was frozen, and one that was renamed or replaced all count as a change. Outside of a part
+        that is measured, changes do not matter.
         """
         now = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
+        if self._part is not None:
+            try:
+                now = _chosen(now, self._part)
+            except ValueError:  # nothing of the part trains any more
+                return False
         if len(now) != len(self._trainable) or any(
             name != before or parameter is not own or parameter.dtype != dtype
             for (name, parameter), (before, own, dtype) in zip(now, self._trainable, strict=True)
@@ -114,13 +141,14 @@ class MeasuredTensors:
         return [tensor.detach().requires_grad_() for tensor in tensors] if grad else tensors
 
     def substituted(
-        self, parameters: Sequence[torch.Tensor], given: Mapping[str, torch.Tensor]
+        self, parameters: Sequence[torch.Tensor], given: Mapping[str, torch.Tensor], inner: bool = False
     ) -> contextlib.AbstractContextManager[None]:
         """Evaluate the module with these parameters, and with a private copy of every buffer.
 
         Args:
             parameters: What stands for the trainable parameters, in order.
             given: Buffers by name that stand for the module's own.
+            inner: Whether the step differentiates by parameters itself: then those outside of a part require gradients.
 
         Returns:
             A context; on leaving it the module holds its own tensors.
@@ -129,9 +157,12 @@ class MeasuredTensors:
             ValueError: A buffer is given that the module does not have.
         """
         tensors = dict(zip(self.layout.names, parameters, strict=True))
-        if self._frozen:
+        if self._constant:
             present = self._places.tensors()
-            tensors |= {name: self._cast(present[name].detach()) for name in self._frozen if name in present}
+            for name in self._constant:
+                if name in present:
+                    constant = self._cast(present[name].detach())
+                    tensors[name] = constant.requires_grad_() if inner and present[name].requires_grad else constant
         buffers = self._places.buffers()
         if given and (unknown := sorted(set(given) - set(buffers))):
             raise ValueError(f"{type(self._module).__name__} has no buffers named {', '.join(unknown)}")

@@ -53,6 +53,11 @@ class Objective(BatchLosses):
             draw per batch. By default nothing is fixed in eval mode (and random models are refused); 0 in train mode.
         batch_weight: A function of a batch that says what its loss divides by, a number of 0 or more. Give it where
             the toolkit cannot find out; a module may have a method `landscape_batch_weight(batch)` instead.
+        parameters: The part of the model to measure, by default all that trains: names of parameters or modules, or
+            patterns such as `encoder.*`; one or several. "lora" stands for the adapters that peft adds (a part of the
+            name begins with `lora_`), "last_layer" for the module whose trainable parameters the forward pass uses
+            last, found by one evaluation. L is then a function of these alone, and every vector has their length. All
+            other parameters are constants at their present values, and no graph is kept below the first of the part.
 
     Attributes:
         weighting: What the loss of a batch divides by: "examples", "targets", "weights" (class weights, masks, or
@@ -63,7 +68,7 @@ class Objective(BatchLosses):
 
     Raises:
         MeasurementError: No batches, a loss that is not a scalar, or one that differs between two evaluations.
-        ValueError: `mode` is unknown.
+        ValueError: `mode` is unknown, or `parameters` matches nothing that trains.
     """
 
     def __init__(
@@ -76,10 +81,11 @@ class Objective(BatchLosses):
         dtype: torch.dtype | None = None,
         noise_seed: int | None = None,
         batch_weight: Callable[[Any], Any] | None = None,
+        parameters: str | Iterable[str] | None = None,
     ):
         check_objective_inputs(model, loss_fn, batches)
-        step = ModelStep(model, loss_fn)
-        self._setup(step, model, batches, mode, dtype, noise_seed, batch_weight)
+        settings = (mode, dtype, noise_seed, batch_weight)
+        self._setup(ModelStep(model, loss_fn), model, batches, *settings, parameters=parameters)
 
     @classmethod
     def from_lightning(
@@ -91,6 +97,7 @@ class Objective(BatchLosses):
         dtype: torch.dtype | None = None,
         noise_seed: int | None = None,
         batch_weight: Callable[[Any], Any] | None = None,
+        parameters: str | Iterable[str] | None = None,
     ) -> Objective:
         """Measure a LightningModule through its own `training_step`, or its `landscape_loss(batch)` if it has one.
 
@@ -101,6 +108,7 @@ class Objective(BatchLosses):
             dtype: As in the class.
             noise_seed: As in the class.
             batch_weight: As in the class.
+            parameters: As in the class.
 
         Returns:
             The objective.
@@ -110,7 +118,8 @@ class Objective(BatchLosses):
         """
         check_objective_inputs(module, None, batches)
         self = cls.__new__(cls)
-        self._setup(TrainingStep(module), module, batches, mode, dtype, noise_seed, batch_weight)
+        settings = (mode, dtype, noise_seed, batch_weight)
+        self._setup(TrainingStep(module), module, batches, *settings, parameters=parameters)
         return self
 
     # ------------------------------------------------------------------ what it computes
@@ -315,7 +324,8 @@ class Objective(BatchLosses):
         """Make one over other batches, or in another type, at the same default point, for this process alone."""
         other = Objective.__new__(Objective)
         settings = (self.mode, dtype, self.noise_seed, self._batch_weight, known or self._weighting)
-        other._setup(self._step, self.module, batches, *settings)
+        other._setup(self._step, self.module, batches, *settings, parameters=self._part)
+        other.parameters = self.parameters
         other._point = None if self._point is None else self._point.to(dtype)
         other._point_buffers, other._shared_buffers = self._point_buffers, self._shared_buffers
         other._derivatives = self._derivatives

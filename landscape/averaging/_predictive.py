@@ -72,7 +72,8 @@ def bayesian_average(
         Predictions, NLL, error, calibration error and mutual information.
 
     Raises:
-        MeasurementError: The loss does not classify, or a sample is of another model.
+        MeasurementError: The loss does not classify, a sample is of another model, or the samples are state dicts and
+            the objective measures a part of the model.
         ValueError: There are no samples.
 
     Source: Wilson & Izmailov 2020, arXiv:2002.08791; Guo et al. 2017, arXiv:1706.04599 (calibration); Houlsby et al.
@@ -110,6 +111,7 @@ def _parts(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
     if not isinstance(sample, Mapping):
         return torch.as_tensor(sample), None
+    objective.require_whole("state dicts hold", "make the objective without parameters=")
     if missing := [name for name in objective.layout.names if name not in sample]:
         raise MeasurementError(
             f"a sample holds no tensor {missing[0]!r}, so it is of another model than {type(objective.module).__name__}"

@@ -11,9 +11,9 @@ import torch
 
 from landscape._errors import MeasurementError
 from landscape._graph import batches_well, saved_bytes
+from landscape._selection import sublayout
 from landscape._twice import CheapSecondDerivatives
 from landscape.curvature._operator import SymmetricOperator
-from landscape.curvature._selection import sublayout
 from landscape.objective import Objective
 
 MEMORY_BUDGET = 4 * 2**30

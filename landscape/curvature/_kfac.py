@@ -12,9 +12,9 @@ from torch import nn
 from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
+from landscape._selection import sublayout
 from landscape._step import ModelStep
 from landscape.curvature._operator import SymmetricOperator
-from landscape.curvature._selection import sublayout
 from landscape.objective import Objective
 
 _LOSSES = (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss)

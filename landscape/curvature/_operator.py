@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from landscape._layout import ParameterLayout
+from landscape._selection import joined, modules, select, sublayout
 from landscape.curvature._products import Products
-from landscape.curvature._selection import joined, modules, select, sublayout
 
 
 class SymmetricOperator(Products):

@@ -39,11 +39,12 @@ def pyhessian_spectrum(
         The eigenpairs, sorted descending, and the trace.
 
     Raises:
-        MeasurementError: The objective is at other weights, the model is not in the measuring type, has parameters
-            without gradient, or k exceeds P.
+        MeasurementError: The objective measures a part of the model, or is at other weights. Or the model is not in the
+            measuring type, has parameters without gradient, or k exceeds P.
 
     Source: PyHessian 0.1; Yao et al. 2020, arXiv:1912.07145.
     """
+    objective.require_whole("PyHessian measures", "use engine='lanczos', or the functions of landscape.curvature")
     operator = hessian(objective)
     check_count(operator, k)
     if any(p.dtype != objective.dtype for p in objective.module.parameters() if p.requires_grad):

@@ -11,8 +11,8 @@ import torch
 
 from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
+from landscape._selection import joined, select, sublayout
 from landscape.curvature import SymmetricOperator, hessian
-from landscape.curvature._selection import joined, select, sublayout
 from landscape.objective import Objective
 
 _PIECE = 2**16
