@@ -16,6 +16,7 @@ from landscape._errors import MeasurementError
 from landscape._private import before_transfer
 from landscape.callbacks import _data
 from landscape.callbacks._drawing import require_no_batch_size
+from landscape.callbacks._failing import sentence
 from landscape.callbacks._passing import PassingBatches
 from landscape.callbacks._sampling import Unreadable
 
@@ -159,7 +160,7 @@ class MeasuredData:
         try:
             return self._transferred(trainer, _read(validation, measured))
         except Exception as error:
-            reason = error.reason if isinstance(error, Unreadable) else error
+            reason = error.reason if isinstance(error, Unreadable) else sentence(error)
             self.without_held_out = f"validation data cannot be measured: {reason}"
             return None
 

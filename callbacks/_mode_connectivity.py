@@ -243,7 +243,7 @@ class ModeConnectivity(LandscapeCallback):
 
     def _other_end(self, objective: Objective) -> torch.Tensor:
         if self.other is not None:
-            return load_weights(self.other, objective.layout)
+            return load_weights(self.other, objective.layout, objective.module)
         if self._anchor is None:
             raise MeasurementError(
                 f"the weights after epoch {self.since} were not seen, so there is nothing to connect to; train for "

@@ -18,6 +18,7 @@ from landscape._distributed import ALONE, Processes
 from landscape._errors import FileError, MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.callbacks import _data
+from landscape.callbacks._failing import sentence
 from landscape.callbacks._measured_data import PASSED, AwaitedError, Measured, MeasuredData
 from landscape.callbacks._provenance import provenance
 from landscape.isolation import isolated
@@ -180,7 +181,9 @@ class Session:
         try:
             return objective.restrict(held)
         except Exception as error:
-            self.data.without_held_out = f"validation data cannot be measured: {error}"
+            self.data.without_held_out = (
+                f"validation data cannot be measured: {sentence(error, type(objective.module).__name__)}"
+            )
             return None
 
     def describe(self, trainer: Any, module: Any, measured: Measured, batches: Any = None) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
-from landscape.averaging import OnlinePCA, RunningMean, recompute_batchnorm
+from landscape.averaging import OnlinePCA
 from landscape.averaging._components import GROUP_SUFFIX
 from landscape.callbacks._arguments import at_least, one_of
 from landscape.callbacks._base import LandscapeCallback
@@ -25,6 +23,7 @@ from landscape.callbacks._components_rows import (
 )
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._resuming import find_former, run_path
+from landscape.callbacks._running_average import MEAN_SCALARS, RunningAverage, mean_variables
 from landscape.callbacks._session import Session
 from landscape.callbacks._state import ModuleState
 from landscape.callbacks._trajectory_layouts import ROUNDED, TrajectoryLayouts, vector_variables
@@ -102,25 +101,23 @@ class SWATrajectory(LandscapeCallback):
         self.start = start
         self.dtype, self.keep, self.components, self.evaluate = dtype, keep, components, evaluate
         self.averages = evaluate
-        self._mean = RunningMean()
+        self._average = RunningAverage()
         self._pca = OnlinePCA(components) if components else None
         self._resumed: dict[str, Any] = {}
         self._followed: dict[str, Any] = {}
         self._events = 0
         self._layouts: TrajectoryLayouts | None = None
         self._taken: tuple[ParameterLayout, torch.Tensor] | None = None
-        self._mean_layout: ParameterLayout | None = None
-        self._fresh: dict[str, torch.Tensor] = {}
 
     @property
     def average(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
         """The running mean as a flat vector, with the batch-normalisation statistics that belong to it."""
-        return (self._mean.value, self._fresh) if self._mean.count else None
+        return (self._average.mean.value, self._average.fresh) if self._average.mean.count else None
 
     @property
     def average_layout(self) -> ParameterLayout | None:
         """Names and shapes of the parameters in the running mean."""
-        return self._mean_layout
+        return self._average.layout
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -128,7 +125,7 @@ class SWATrajectory(LandscapeCallback):
 
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
-        return tuple(name for name, _ in _MEAN_SCALARS) if self.evaluate else ()
+        return tuple(name for name, _ in MEAN_SCALARS) if self.evaluate else ()
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -141,11 +138,7 @@ class SWATrajectory(LandscapeCallback):
             Variable("layout", (), "i8", description="1: vectors stand in this row; n: in the group <this>_layout_n"),
         ]
         if self.evaluate:
-            variables += [
-                Variable("n_averaged", (), "i8", description="snapshots in the mean"),
-                Variable("distance", description="l2 distance of the iterate from the mean"),
-            ]
-            variables += [Variable(name, description=text) for name, text in _MEAN_SCALARS]
+            variables += mean_variables()
         if self.components:
             variables += components_variables()
             axes += components_axes(self.components)
@@ -166,7 +159,7 @@ class SWATrajectory(LandscapeCallback):
     def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
         """Store what does not change, and take the mean of a resumed run up again from its file."""
         self._layouts = TrajectoryLayouts(self._group, self.dtype, self.evaluate)
-        self._mean, self._mean_layout, self._fresh, self._events = RunningMean(), None, {}, 0
+        self._average, self._events = RunningAverage(), 0
         resumed, self._resumed = self._resumed, {}
         state = ModuleState(module)
         self._layouts.begin(session, state)
@@ -180,8 +173,7 @@ class SWATrajectory(LandscapeCallback):
         if session.recorder is not None:
             self._take_up(state, session)
         # Only the first process reads the file, and all of them measure the mean.
-        kept = (self._mean, self._mean_layout, self._fresh, self._events)
-        self._mean, self._mean_layout, self._fresh, self._events = session.processes.first(kept)
+        self._average, self._events = session.processes.first((self._average, self._events))
 
     def _take_up(self, state: ModuleState, session: Session) -> None:
         """Count the events of a resumed run, and take up the mean of its last parameters."""
@@ -189,16 +181,8 @@ class SWATrajectory(LandscapeCallback):
         rows = states.contents.rows
         self._events = int((rows["kept"] >= 0).sum())
         kept = kept_rows(states)
-        kept = kept[rows["status"][kept] == 0]
-        if not len(kept) or not self.evaluate:
-            return
-        other = np.flatnonzero(rows["trainable"][kept] != rows["trainable"][kept[-1]])
-        for index in kept[other[-1] + 1 if len(other) else 0 :]:
-            self._mean.update(torch.from_numpy(states.read(int(index), "weights").rows["weights"][0]))
-        last = int(kept[-1])
-        self._mean_layout = states.layout(last).parameters
-        if states.layout(last).parts["buffer"].layout == state.buffer_layout:
-            self._fresh = state.statistics(states.read(last, "swa_buffers").rows["swa_buffers"][0])
+        if self.evaluate:
+            self._average.take_up(state, states, kept[rows["status"][kept] == 0])
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the principal components, once the last event is in."""
@@ -217,27 +201,7 @@ class SWATrajectory(LandscapeCallback):
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the mean, the weights of this event among them where they are kept."""
-        if self._taken is None:
-            return {}
-        layout, stored = self._taken
-        # The mean of other parameters ends where these begin to train.
-        running = copy.deepcopy(self._mean) if layout == self._mean_layout else RunningMean()
-        running.update(stored)
-        mean = running.value.to(objective.device, objective.dtype)
-        fresh = recompute_batchnorm(objective, mean)
-        train = objective.evaluate(mean, fresh)
-        held = held_out.evaluate(mean, fresh) if held_out is not None else None
-        row = {
-            "n_averaged": running.count,
-            "distance": float(torch.linalg.vector_norm(objective.vector().double() - mean.double())),
-            "swa_train_loss": train.loss,
-            "swa_train_error": train.error,
-            "swa_held_out_loss": held.loss if held else np.nan,
-            "swa_held_out_error": held.error if held else np.nan,
-        }
-        # Only now: the mean counts weights whose loss could be measured.
-        self._mean, self._mean_layout, self._fresh = running, layout, fresh
-        return row
+        return {} if self._taken is None else self._average.row(objective, held_out, *self._taken)
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
         assert self._layouts is not None
@@ -252,7 +216,7 @@ class SWATrajectory(LandscapeCallback):
             try:
                 with session.processes.together():
                     measured |= super()._measure(session, trainer, module, row)
-                vectors |= {"swa_buffers": state.buffers(self._fresh)} if kept else {}
+                vectors |= {"swa_buffers": state.buffers(self._average.fresh)} if kept else {}
             except Exception as error:
                 if self.on_error == "raise" or problem is not None:
                     raise
@@ -315,11 +279,3 @@ def _in_form_of(former: GroupSchema, schema: dict[str, Any]) -> dict[str, Any]:
     axes = [former.dimensions.get(axis.name, axis) for axis in schema["coordinates"]]
     attributes = {name: former.attributes.get(name, value) for name, value in schema["attributes"].items()}
     return {"variables": variables, "attributes": attributes, "coordinates": axes}
-
-
-_MEAN_SCALARS = (
-    ("swa_train_loss", "loss of the mean on the measured training examples"),
-    ("swa_train_error", "fraction of wrong labels of the mean on them"),
-    ("swa_held_out_loss", "loss of the mean on the measured held-out examples"),
-    ("swa_held_out_error", "fraction of wrong labels of the mean on them"),
-)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from landscape._errors import FileError, MeasurementError
 from landscape._layout import ParameterLayout, plain_name
@@ -17,20 +18,21 @@ from landscape.record import open_run
 _RUN_SUFFIXES = (".h5", ".hdf5", ".nc")
 
 
-def load_weights(path: str | Path, layout: ParameterLayout) -> torch.Tensor:
+def load_weights(path: str | Path, layout: ParameterLayout, module: nn.Module | None = None) -> torch.Tensor:
     """Load the flat parameter vector of a file: the last recorded weights of a run, or those of a checkpoint.
 
     Args:
         path: A run file with a recorded SWATrajectory (.h5), or a checkpoint that torch.load reads: Lightning's, or a
             plain state dict.
         layout: Names and shapes that the weights must have.
+        module: The module that they are put into. Its other parameters must have the values that the file holds.
 
     Returns:
         The vector, shape (P,), float32 or float64.
 
     Raises:
         FileError: The file cannot be read.
-        MeasurementError: It holds another architecture.
+        MeasurementError: It holds another architecture, or other values of frozen parameters.
     """
     path = Path(path)
     tensors = open_run(path).state_dict() if path.suffix in _RUN_SUFFIXES else load_checkpoint(path)[0]
@@ -45,9 +47,26 @@ def load_weights(path: str | Path, layout: ParameterLayout) -> torch.Tensor:
                 f"{path} holds {name!r} with shape {tuple(named[name].shape)}, this training has {shape}: the two "
                 "are of different architectures"
             )
+    if module is not None:
+        _require_equal_frozen(named, module, layout, path)
     parts = [named[name].detach().cpu().reshape(-1) for name in layout.names]
     dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else torch.float32
     return torch.cat([part.to(dtype) for part in parts])
+
+
+def _require_equal_frozen(saved: Mapping[str, Any], module: nn.Module, layout: ParameterLayout, path: Path) -> None:
+    """Refuse a solution whose loss depends on frozen parameters that this module has with other values."""
+    trained = set(layout.names)
+    for name, parameter in module.named_parameters():
+        other = saved.get(plain_name(name))
+        if name in trained or not isinstance(other, torch.Tensor):
+            continue
+        own = parameter.detach().cpu()
+        if own.shape != other.shape or not torch.equal(own.to(other.dtype), other.cpu()):
+            raise MeasurementError(
+                f"{path} holds other values of {name!r} than this training, where it is frozen, so a path through the "
+                "trained parameters does not end in that solution; give a solution with the same frozen parameters"
+            )
 
 
 def tensors_of(tensors: Mapping[str, Any], names: Iterable[str], path: Path) -> dict[str, Any]:

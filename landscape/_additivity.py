@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape._examples import Reading, join, outside, take
+from landscape._examples import Reading, outside
+from landscape._pieces import join, take
 from landscape._trials import Look, Trial
 
 # A trial takes a few examples, of batches that are spread over all.

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,21 @@ import torch
 from torch import nn
 
 from landscape import _batches, _distributed
+from landscape._conditions import Conditions
 from landscape._derivatives import Derivatives
-from landscape._embeddings import functional_embeddings
 from landscape._errors import MeasurementError, WeightingWarning
 from landscape._first_look import FirstLook
 from landscape._given import check_pair
 from landscape._measured_part import MeasuredPart
 from landscape._order_of_use import last_layer
 from landscape._precision import MeasuringPrecision
-from landscape._second_order import forward_kernels, plain_kernels
 from landscape._selection import LAST_LAYER, as_patterns
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, Weighting
-from landscape.isolation import isolated
 from landscape.losses import LossCounter
 
 
-class BatchLosses(MeasuredPart):
+class BatchLosses(MeasuredPart, Conditions):
     """Held batches, a model and its loss, prepared for measuring: weights, types, isolation, the loss of each batch.
 
     Attributes:
@@ -41,8 +39,6 @@ class BatchLosses(MeasuredPart):
             gradient penalties), "parameters" (inner loops of meta-learning), or nothing ("").
         parameters: Names and patterns of the part of the model that is measured; None for all trainable parameters.
     """
-
-    _step: ModelStep | TrainingStep
 
     def _setup(
         self,
@@ -221,12 +217,6 @@ class BatchLosses(MeasuredPart):
         """What the loss of a batch divides by: "examples", "targets", "weights"; "batches" where by nothing."""
         return self._weighting.kind
 
-    @contextlib.contextmanager
-    def without_graph(self) -> Iterator[None]:
-        """Evaluate losses that are not differentiated: without gradients, unless the step takes some by itself."""
-        with torch.set_grad_enabled(bool(self.differentiates)):
-            yield
-
     @property
     def evaluated(self) -> list[int]:
         """Indices of the batches of this process that the step does not skip."""
@@ -239,58 +229,3 @@ class BatchLosses(MeasuredPart):
         Sums over them belong into `processes.summed(...)`.
         """
         return [index for index in self.own if self._weights[index] > 0]
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
-        """Isolate many evaluations at once; sessions inside a session cost nothing."""
-        with self._isolation() if not self._depth else contextlib.nullcontext():
-            yield
-
-    def same_kernels(self) -> contextlib.AbstractContextManager[None]:
-        """Take all losses within by the kernels of gradients, as those that stand beside a gradient are."""
-        return self._kernels()
-
-    @contextlib.contextmanager
-    def _kernels(self, forward: bool = False) -> Iterator[None]:
-        """Choose the kernels of everything within: plain ones, or those for losses that are not differentiated."""
-        if self._within_kernels:
-            yield
-            return
-        self._within_kernels = True
-        try:
-            with forward_kernels() if forward else plain_kernels(), functional_embeddings(fused=forward):
-                yield
-        finally:
-            self._within_kernels = False
-
-    @contextlib.contextmanager
-    def _isolation(self, objects: Iterable[Any] = ()) -> Iterator[None]:
-        with isolated(self.module, (*self._step.objects, *objects)):
-            if self.mode == "train":
-                self.module.train()  # the module's own word on what stays frozen
-            else:
-                set_training(self.module, {})
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Leave dropout and batch statistics out: what a loss divides by does not depend on them."""
-        before = {part: part.training for part in self.module.modules()}
-        set_training(self.module, {})
-        try:
-            yield
-        finally:
-            set_training(self.module, before)
-
-
-def set_training(module: nn.Module, flags: Mapping[nn.Module, bool]) -> None:
-    """Set the flags of submodules, and those of all others to False.
-
-    Not by eval(), which may do more than set flags, such as merge adapters into the weights.
-    """
-    for part in module.modules():
-        part.training = flags.get(part, False)

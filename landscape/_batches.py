@@ -10,7 +10,8 @@ import torch
 
 from landscape._containers import leaves, mapped
 from landscape._errors import MeasurementError
-from landscape._examples import Reading, outside, readings, take
+from landscape._examples import Reading, outside, readings
+from landscape._pieces import take
 
 __all__ = ["DrawnBatches", "cast", "fingerprint", "fresh", "leaves", "n_examples", "split"]
 

@@ -1,4 +1,4 @@
-"""Find how many examples a batch holds and where they lie in it, and cut and join batches there.
+"""Find how many examples a batch holds, and where they lie in it.
 
 A batch does not say what an example is. Most have the examples along the first dimension of every tensor. Others are
 time-major, packed, lists of images, or objects of a library. So all readings of the batches are listed, the likeliest
@@ -13,13 +13,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from landscape._containers import is_packed, opened
 from landscape._errors import MeasurementError
 
 Path: TypeAlias = tuple[int, ...]
-_LISTED = -1  # in a plan: the place is a list with one entry an example
+LISTED = -1  # in a plan: the place is a list with one entry an example
 # How much a tensor speaks for a number of examples, by the dimension that has this length.
 _VOICES = (1.0, 0.4, 0.2)
 
@@ -42,7 +41,7 @@ class Reading:
     @property
     def lists_examples(self) -> bool:
         """Whether a batch is a list of its examples."""
-        return self.plan.get(()) == _LISTED
+        return self.plan.get(()) == LISTED
 
 
 def readings(batches: Sequence[Any], items: Sequence[int] | None = None) -> list[Reading]:
@@ -78,74 +77,6 @@ def readings(batches: Sequence[Any], items: Sequence[int] | None = None) -> list
             "examples cannot be counted; give batches whose tensors have the examples along their first dimension"
         )
     return found
-
-
-def take(batch: Any, plan: Mapping[Path, int], chosen: Sequence[int], path: Path = ()) -> Any:
-    """Take some examples out of a batch.
-
-    Args:
-        batch: The batch.
-        plan: Where its examples lie.
-        chosen: Their numbers.
-        path: Where `batch` stands in the whole.
-
-    Returns:
-        A batch of the same structure. What has no place in the plan is kept whole.
-    """
-    place = plan.get(path)
-    if is_packed(batch):
-        if place is None:
-            return batch
-        sequences = unpack_sequence(batch)
-        return pack_sequence([sequences[index] for index in chosen], enforce_sorted=False)
-    if isinstance(batch, torch.Tensor):
-        return batch if place is None else batch.index_select(place, torch.tensor(chosen, device=batch.device))
-    if isinstance(batch, np.ndarray):
-        return batch if place is None else batch.take(chosen, axis=place)
-    inside = opened(batch)
-    if inside is None:
-        return batch
-    if place == _LISTED:
-        return inside.rebuild([inside.children[index] for index in chosen])
-    return inside.rebuild([take(child, plan, chosen, (*path, i)) for i, child in enumerate(inside.children)])
-
-
-def join(parts: Sequence[Any], plan: Mapping[Path, int], path: Path = ()) -> Any:
-    """Join batches of one structure into one.
-
-    Args:
-        parts: The batches.
-        plan: Where their examples lie.
-        path: Where they stand in the whole.
-
-    Returns:
-        A batch with the examples of all.
-
-    Raises:
-        ValueError: They cannot be joined: they differ where they have no examples.
-    """
-    first, place = parts[0], plan.get(path)
-    if is_packed(first):
-        if place is None:
-            raise ValueError("packed sequences without a number of examples")
-        return pack_sequence([one for part in parts for one in unpack_sequence(part)], enforce_sorted=False)
-    if isinstance(first, (torch.Tensor, np.ndarray)):
-        if place is None:
-            return _shared(parts)
-        if isinstance(first, np.ndarray):
-            return np.concatenate(parts, axis=place)
-        return torch.cat(list(parts), dim=place)
-    inside = [opened(part) for part in parts]
-    if any(one is None for one in inside):
-        return _shared(parts)
-    children = [one.children for one in inside if one is not None]
-    assert inside[0] is not None
-    if place == _LISTED:
-        return inside[0].rebuild([child for each in children for child in each])
-    if len({len(each) for each in children}) != 1:
-        raise ValueError("batches of different structure")
-    together = zip(*children, strict=True)
-    return inside[0].rebuild([join(column, plan, (*path, i)) for i, column in enumerate(together)])
 
 
 def outside(batch: Any, plan: Mapping[Path, int]) -> tuple[int, ...] | None:
@@ -269,7 +200,7 @@ def _plan(tables: Sequence[_Table], counts: tuple[int, ...]) -> dict[Path, int]:
         along = [p for p in first.under(path) if _axes(tables, p, counts)]
         # A list of tensors that have the examples along a dimension themselves holds views, not examples.
         if len(along) < len(first.under(path)) or not along:
-            plan[path] = _LISTED
+            plan[path] = LISTED
     for path in first.sizes:
         if not any(path[: len(at)] == at for at in plan):
             axes = _axes(tables, path, counts)
@@ -287,16 +218,5 @@ def _axes(tables: Sequence[_Table], path: Path, counts: tuple[int, ...]) -> list
 def _voice(path: Path, plan: Mapping[Path, int]) -> float:
     for at, place in plan.items():
         if path[: len(at)] == at:
-            return 1.0 if place == _LISTED else _VOICES[min(place, 2)]
+            return 1.0 if place == LISTED else _VOICES[min(place, 2)]
     return 0.0
-
-
-def _shared(parts: Sequence[Any]) -> Any:
-    """Return what all parts have in common where they hold no examples."""
-    first = parts[0]
-    for part in parts[1:]:
-        tensors = isinstance(first, torch.Tensor) and isinstance(part, torch.Tensor)
-        same = torch.equal(first, part) if tensors else np.array_equal(first, part)
-        if not same:
-            raise ValueError("batches that differ where they hold no examples")
-    return first

@@ -1,10 +1,8 @@
-"""The loss over a fixed set of batches as a function of the parameters: what every measure measures."""
+"""The mean loss over a fixed set of batches as a function of the parameters; every measure takes one."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,11 +14,12 @@ from torch import nn
 from landscape import _batches, _distributed
 from landscape._batch_losses import BatchLosses
 from landscape._derivatives import Derivatives
-from landscape._errors import MeasurementError
 from landscape._given import check_objective_inputs
+from landscape._groups import groups
 from landscape._results import Evaluation
-from landscape._step import ModelStep, SkippedBatch, TrainingStep
-from landscape._weighing import NoTargets, Weighting
+from landscape._sharding import shard
+from landscape._step import ModelStep, TrainingStep
+from landscape._weighing import Weighting
 
 __all__ = ["Evaluation", "Objective"]
 
@@ -249,25 +248,7 @@ class Objective(BatchLosses):
             MeasurementError: A batch cannot be cut.
             ValueError: `size` is not positive.
         """
-        if size < 1:
-            raise ValueError(f"size is {size}; a group needs at least one example")
-        known = self._weighting
-        if known.divisor == "measured":  # the share of a single group is 1, whatever it divides by
-            known = dataclasses.replace(known, divisor="batches")
-        groups = []
-        # Those of all processes, which cut alike: who evaluates a group is decided later.
-        for index in (i for i, weight in enumerate(self.batch_weights) if weight > 0):
-            pieces = _batches.split(self.batches[index], size, self._reading, index)
-            for start, piece in zip(range(0, self.batch_sizes[index], size), pieces, strict=True):
-                held = _batches.DrawnBatches([piece], [min(size, self.batch_sizes[index] - start)], self.source)
-                with contextlib.suppress(NoTargets, SkippedBatch):
-                    groups.append(self._over(held, self.dtype, known))
-        if not groups:
-            raise NoTargets(
-                f"in no group of {size} examples does a target count, or the loss is not a number, so there is nothing "
-                "to measure group by group"
-            )
-        return groups
+        return groups(self, size)
 
     def restrict(self, batches: Iterable[Any]) -> Objective:
         """Return the same loss over other batches, at the same default point."""
@@ -295,21 +276,7 @@ class Objective(BatchLosses):
         Raises:
             MeasurementError: Data or weights differ between the processes, or the model communicates by itself.
         """
-        other = copy.copy(self)
-        other._depth = 0
-        processes = group if isinstance(group, _distributed.Processes) else _distributed.join(group, self.device)
-        other.processes, other.own = processes, processes.share(self.batch_sizes)
-        if processes.size == 1:
-            return other
-        if self.communicates:
-            raise MeasurementError(
-                f"{type(self.module).__name__} exchanges tensors between processes when it is evaluated (a gather in "
-                "its step, or synchronised batch normalisation), so all must evaluate the same batches; measure "
-                "without shard()"
-            )
-        _distributed.require_equal(processes, batches=self.fingerprint, weights=_distributed.checksum(self.vector()))
-        other._shared_buffers = processes.first_tensors(dict(self.module.named_buffers()))
-        return other
+        return shard(self, group)
 
     @functools.cached_property
     def communicates(self) -> bool:

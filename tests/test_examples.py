@@ -9,7 +9,8 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 from landscape._containers import leaves, mapped
-from landscape._examples import join, outside, readings, take
+from landscape._examples import outside, readings
+from landscape._pieces import join, take
 
 
 def zeros(*shape: int) -> torch.Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 
 from landscape.callbacks._offline import Saved
 from landscape.callbacks._weights_file import read_position
-from landscape.cli._targets import RUN_SUFFIXES, build_model, load_into
+from landscape.cli._loading import load_into
+from landscape.cli._targets import RUN_SUFFIXES, build_model
 from landscape.record import open_run
 
 Place = tuple[int, int, int | None, Path]

@@ -69,3 +69,15 @@ def test_another_architecture(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
     with pytest.raises(MeasurementError, match="holds no tensor 'net.0.weight'"):
         load_weights(tmp_path / "linear.pt", LAYOUT)
+
+
+def test_frozen_parameters_must_be_equal(tmp_path):
+    module = Plain()
+    name, frozen = next(module.named_parameters())
+    frozen.requires_grad_(False)
+    layout = ParameterLayout.of([pair for pair in module.named_parameters() if pair[1].requires_grad])
+    torch.save(module.state_dict(), tmp_path / "same.pt")
+    assert load_weights(tmp_path / "same.pt", layout, module).shape == (layout.total,)
+    torch.save(module.state_dict() | {name: frozen + 1}, tmp_path / "moved.pt")
+    with pytest.raises(MeasurementError, match=f"holds other values of '{name}' than this training"):
+        load_weights(tmp_path / "moved.pt", layout, module)

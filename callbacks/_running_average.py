@@ -1,0 +1,99 @@
+"""The running mean of a trajectory's weights, its batch-normalisation statistics, and the row that it makes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape._layout import ParameterLayout
+from landscape.averaging import RunningMean, recompute_batchnorm
+from landscape.callbacks._state import ModuleState
+from landscape.objective import Objective
+from landscape.record import Variable
+from landscape.record._layouts import States
+
+MEAN_SCALARS = (
+    ("swa_train_loss", "loss of the mean on the measured training examples"),
+    ("swa_train_error", "fraction of wrong labels of the mean on them"),
+    ("swa_held_out_loss", "loss of the mean on the measured held-out examples"),
+    ("swa_held_out_error", "fraction of wrong labels of the mean on them"),
+)
+
+
+def mean_variables() -> list[Variable]:
+    """Return the variables of a row about the mean."""
+    return [
+        Variable("n_averaged", (), "i8", description="snapshots in the mean"),
+        Variable("distance", description="l2 distance of the iterate from the mean"),
+        *(Variable(name, description=text) for name, text in MEAN_SCALARS),
+    ]
+
+
+class RunningAverage:
+    """The mean of the kept weights since the same parameters train.
+
+    Memory: P float64 numbers; twice that while weights are added.
+
+    Attributes:
+        mean: The mean.
+        layout: Names and shapes of the parameters in it; None before the first weights.
+        fresh: Batch-normalisation statistics of the mean by name.
+    """
+
+    def __init__(self) -> None:
+        self.mean = RunningMean()
+        self.layout: ParameterLayout | None = None
+        self.fresh: dict[str, torch.Tensor] = {}
+
+    def take_up(self, state: ModuleState, states: States, kept: np.ndarray) -> None:
+        """Average the stored weights of a resumed run, back to where other parameters trained.
+
+        Args:
+            state: The module's state.
+            states: The file's rows.
+            kept: Indices of the rows whose weights count.
+        """
+        if not len(kept):
+            return
+        trainable = states.contents.rows["trainable"][kept]
+        other = np.flatnonzero(trainable != trainable[-1])
+        for index in kept[other[-1] + 1 if len(other) else 0 :]:
+            self.mean.update(torch.from_numpy(states.read(int(index), "weights").rows["weights"][0]))
+        last = int(kept[-1])
+        self.layout = states.layout(last).parameters
+        if states.layout(last).parts["buffer"].layout == state.buffer_layout:
+            self.fresh = state.statistics(states.read(last, "swa_buffers").rows["swa_buffers"][0])
+
+    def row(
+        self, objective: Objective, held_out: Objective | None, layout: ParameterLayout, weights: torch.Tensor
+    ) -> dict[str, Any]:
+        """Add weights to the mean and evaluate it; where that fails the mean stays as it was.
+
+        Args:
+            objective: The loss over the training examples.
+            held_out: That over the held-out examples.
+            layout: Names and shapes of the parameters. The mean begins anew where they differ from before.
+            weights: The weights, shape (P,).
+
+        Returns:
+            The values of `mean_variables`.
+        """
+        running = copy.deepcopy(self.mean) if layout == self.layout else RunningMean()
+        running.update(weights)
+        mean = running.value.to(objective.device, objective.dtype)
+        fresh = recompute_batchnorm(objective, mean)
+        train = objective.evaluate(mean, fresh)
+        held = held_out.evaluate(mean, fresh) if held_out is not None else None
+        row = {
+            "n_averaged": running.count,
+            "distance": float(torch.linalg.vector_norm(objective.vector().double() - mean.double())),
+            "swa_train_loss": train.loss,
+            "swa_train_error": train.error,
+            "swa_held_out_loss": held.loss if held else np.nan,
+            "swa_held_out_error": held.error if held else np.nan,
+        }
+        self.mean, self.layout, self.fresh = running, layout, fresh
+        return row
