@@ -36,12 +36,16 @@ def summarize(run: RunLike) -> dict[str, Any]:
         run: Path of a run file, or an open run.
 
     Returns:
-        `path`; `attributes` (provenance); `groups`: name, description, rows, how many of them failed or hold a part of
-        their values (partial), first and last step, seconds of measuring, attributes (settings); `values`: group, name,
-        label, whether it is one of the main ones, first and last finite value with step and standard error (NaN where
-        there is none); `failures`: group, step, status (failed, partial or surrogate), reason; `measured`: for each set
-        of measured examples the groups, the number of examples, their source, what the loss divides by (weighting) and
-        how that was found (evidence).
+        A dictionary of plain values:
+
+        - `path`, and `attributes` (provenance).
+        - `groups`: name, description, number of rows, of failed ones and of partial ones, first and last step, seconds
+          of measuring, attributes (settings).
+        - `values`: group, name, label, whether it is a main one, first and last finite value with step and standard
+          error. A missing error is NaN.
+        - `failures`: group, step, status (failed, partial or surrogate), reason.
+        - `measured`: for each set of measured examples its groups, number, source, what the loss divides by
+          (weighting) and how that was found (evidence).
 
     Raises:
         FileError: The file cannot be read.

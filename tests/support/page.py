@@ -196,7 +196,8 @@ def page(results: dict[str, Cells]) -> str:
     lines += [second_row(kind, results[kind.name], notes) for kind in KINDS if len(results[kind.name]) > 1]
     lines.append(_OTHERS.rstrip("\n"))
     lines.append("\n## The sentences\n")
-    lines += [f'<a id="{number}"></a>{number}. {text}' for number, text in enumerate(notes.sentences, 1)]
+    sentences = [f'<a id="{number}"></a>{number}. {text}' for number, text in enumerate(notes.sentences, 1)]
+    lines.append("\n\n".join(sentences))
     return "\n".join(lines) + "\n"
 
 
