@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from landscape._kinds import LONGEST_WALK, is_passed_by
 from landscape._private import MACHINE_NAMES, REGISTRIES
-from landscape._snapshot import _ATOMS, _LONGEST_WALK, _runs_on_its_own
 
 _FIXED = (tuple, set, frozenset)
 _CONTAINERS = (dict, list, collections.deque, *_FIXED)
@@ -117,7 +117,7 @@ class _Walk:
 
     def _ends(self, value: Any) -> bool:
         kind: Any = type(value)
-        return _is_leaf(kind) or id(value) in self._seen or _runs_on_its_own(value)
+        return id(value) in self._seen or _is_leaf(kind)
 
     def _follow(self, value: Any, entry: Entry | None) -> None:
         if isinstance(value, types.FunctionType):
@@ -129,9 +129,9 @@ class _Walk:
             self._entries(_Arguments(value), ["args"], entry)
             self._entries(value.keywords, list(value.keywords), entry)
         elif isinstance(value, _FIXED):
-            self._stack += [(item, entry) for item in value] if len(value) <= _LONGEST_WALK else []
+            self._stack += [(item, entry) for item in value] if len(value) <= LONGEST_WALK else []
         else:
-            if isinstance(value, _CONTAINERS) and 0 < len(value) <= _LONGEST_WALK:
+            if isinstance(value, _CONTAINERS) and 0 < len(value) <= LONGEST_WALK:
                 self._entries(value, list(value) if isinstance(value, dict) else range(len(value)), entry)
             self._object(value, entry)
 
@@ -192,7 +192,7 @@ class _Walk:
 
     def _holds(self, value: Any) -> bool:
         """Whether a tuple or set holds a wanted tensor, and can be made anew with another one."""
-        if len(value) > _LONGEST_WALK:
+        if len(value) > LONGEST_WALK:
             return False
         try:
             held = {own: torch.empty(0) for own in _ids(value) if own in self._targets}
@@ -231,7 +231,7 @@ class _Arguments(_Attributes):
 def _is_leaf(kind: Any) -> bool:
     """Whether objects of a type lead nowhere."""
     # Objects of this toolkit remember places themselves, and must go on naming the module's own tensors.
-    return issubclass(kind, (torch.Tensor, *_ATOMS)) or _package(kind.__module__) == "landscape"
+    return issubclass(kind, torch.Tensor) or is_passed_by(kind) or _package(kind.__module__) == "landscape"
 
 
 @functools.lru_cache(maxsize=1024)

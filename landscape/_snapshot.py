@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import functools
+import operator
 import random
 import types
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
-from landscape._private import MACHINE_CLASSES, MACHINE_NAMES, REGISTRIES
+from landscape._kinds import LONGEST_WALK, container_kind, is_passed_by, slots_of
+from landscape._private import MACHINE_NAMES, REGISTRIES
 from landscape._tensor_state import TensorState
 
-_ATOMS: tuple[Any, ...] = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    bool,
-    type(None),
-    type,
-    types.BuiltinFunctionType,
-    types.ModuleType,
-    torch.dtype,
-    torch.device,
-    torch.Size,
-    np.dtype,
-    np.generic,
-)
-# Queues, threads and workers go on while a measurement runs: putting their state back would lose or repeat their work.
-_MACHINERY = frozenset(
-    {"_thread", "asyncio", "concurrent", "ctypes", "_io", "logging", "multiprocessing", "queue", "socket", "subprocess"}
-    | {"threading", "weakref"}
-    | {"aim", "clearml", "comet_ml", "mlflow", "neptune", "tensorboard", "wandb"}
-)
-# Containers whose items are put back by the methods of their builtin kind: subclasses may refuse or watch changes.
-_KINDS: tuple[Any, ...] = (OrderedDict, dict, list, set, deque)
 _UNSET = object()
-# Longer containers (file lists of a dataset) are kept as they are, without a look at every item.
-_LONGEST_WALK = 10_000
+# Of the modules whose tables somebody else restores, these attributes are not followed.
+_OUTSIDE = MACHINE_NAMES.union(REGISTRIES)
 # Larger arrays are the data itself, which reading does not change; metric states and counters are far below.
 _LARGEST_COPY = 1_000_000
 
@@ -96,73 +72,72 @@ class Snapshot:
         stack = [root]
         while stack:
             value = stack.pop()
-            if isinstance(value, _ATOMS) or id(value) in self._seen or _runs_on_its_own(value):
+            kind: Any = type(value)
+            if id(value) in self._seen or is_passed_by(kind):
                 continue
             self._seen[id(value)] = value  # the reference keeps the id from being reused
-            stack.extend(self._remember(value))
+            stack.extend(_way(kind)(self, value))
 
-    def _remember(self, value: Any) -> Iterable[Any]:
-        if isinstance(value, torch.Tensor):
-            self._tensor(value)
-        elif isinstance(value, np.ndarray):
-            return self._array(value)
-        elif isinstance(value, torch.Generator):
-            state = value.get_state()
-            self._undo.append(lambda: _void(value.set_state(state)))
-        elif isinstance(value, np.random.Generator):
-            return (value.bit_generator,)
-        elif isinstance(value, np.random.BitGenerator):
-            bits = value.state
-            self._undo.append(lambda: setattr(value, "state", bits))
-        elif isinstance(value, np.random.RandomState):
-            legacy = value.get_state()
-            self._undo.append(lambda: value.set_state(legacy))
-        elif isinstance(value, random.Random):
-            twister = value.getstate()
-            self._undo.append(lambda: value.setstate(twister))
-        elif isinstance(value, types.FunctionType):
-            return _closed_over(value)
-        elif isinstance(value, types.MethodType):
-            return (value.__self__, value.__func__)
-        elif isinstance(value, functools.partial):
-            return (value.func, value.args, value.keywords)
-        else:
-            held = isinstance(value, (dict, list, set, deque, tuple))
-            return [*(self._container(value) if held else ()), *self._attributes(value), *self._slots(value)]
-        return ()
+    # Each of these remembers one object, and returns the objects that it leads to.
 
-    def _tensor(self, tensor: torch.Tensor) -> None:
+    def _tensor(self, tensor: torch.Tensor) -> Iterable[Any]:
         if not torch.nn.parameter.is_lazy(tensor) and tensor.numel() <= _LARGEST_COPY:
             self._undo.append(TensorState(tensor).restore)
+        return ()
 
     def _array(self, array: np.ndarray) -> Iterable[Any]:
         if array.size > _LARGEST_COPY or not array.flags.writeable:
             return ()
         kept = array.copy()
         self._undo.append(lambda: np.copyto(array, kept))
-        return list(array.flat) if array.dtype == object and array.size <= _LONGEST_WALK else ()
+        return list(array.flat) if array.dtype == object and array.size <= LONGEST_WALK else ()
+
+    def _torch_generator(self, generator: torch.Generator) -> Iterable[Any]:
+        state = generator.get_state()
+        self._undo.append(lambda: _void(generator.set_state(state)))
+        return ()
+
+    def _bit_generator(self, generator: np.random.BitGenerator) -> Iterable[Any]:
+        state = generator.state
+        self._undo.append(lambda: setattr(generator, "state", state))
+        return ()
+
+    def _legacy_generator(self, generator: np.random.RandomState) -> Iterable[Any]:
+        state = generator.get_state()
+        self._undo.append(lambda: generator.set_state(state))
+        return ()
+
+    def _python_generator(self, generator: random.Random) -> Iterable[Any]:
+        state = generator.getstate()
+        self._undo.append(lambda: generator.setstate(state))
+        return ()
+
+    def _function(self, function: types.FunctionType) -> Iterable[Any]:
+        # The variables of its closure that are bound already, and its defaults.
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _bound(cell)]
+        return [*cells, function.__defaults__, function.__kwdefaults__]
+
+    def _object(self, value: Any) -> Iterable[Any]:
+        return [*self._container(value), *self._attributes(value), *self._slots(value)]
 
     def _container(self, value: Any) -> Iterable[Any]:
-        kind: Any = next((kind for kind in type(value).__mro__ if kind in _KINDS), tuple)
+        own: Any = type(value)
+        kind = container_kind(own)
+        if kind is None:
+            return ()
         items = list(kind.items(value)) if issubclass(kind, dict) else list(kind.__iter__(value))
         if kind is not tuple:
             self._undo.append(functools.partial(_refill, value, kind, items))
         held = [item for _, item in items] if issubclass(kind, dict) else items
-        return held if len(held) <= _LONGEST_WALK else ()
+        return held if len(held) <= LONGEST_WALK else ()
 
     def _attributes(self, value: Any) -> list[Any]:
         table = getattr(value, "__dict__", None)
         if not isinstance(table, dict):
             return []
         entries = dict(table)
-
-        def undo() -> None:
-            for name in [name for name in table if name not in entries]:
-                del table[name]
-            table.update({name: entry for name, entry in entries.items() if table.get(name, _UNSET) is not entry})
-
-        self._undo.append(undo)
-        outside = MACHINE_NAMES.union(REGISTRIES) if id(value) in self._kept else MACHINE_NAMES
+        self._undo.append(functools.partial(_reset, table, entries))
+        outside = _OUTSIDE if id(value) in self._kept else MACHINE_NAMES
         return [entry for name, entry in entries.items() if name not in outside] + self._children(value)
 
     @staticmethod
@@ -171,17 +146,33 @@ class Snapshot:
         return list(value.children()) if isinstance(value, torch.nn.Module) else []
 
     def _slots(self, value: Any) -> list[Any]:
-        slots = [slot for kind in type(value).__mro__ for slot in vars(kind).values() if _is_slot(kind, slot)]
-        held = [(slot, _content(slot, value)) for slot in slots]
+        kind: Any = type(value)
+        held = [(slot, _content(slot, value)) for slot in slots_of(kind)]
         for slot, entry in held:
             self._undo.append(functools.partial(_put_back, slot, value, entry))
         return [entry for _, entry in held if entry is not _UNSET]
 
 
-def _closed_over(function: types.FunctionType) -> list[Any]:
-    """What a function carries along: the variables of its closure that are bound already, and its defaults."""
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _bound(cell)]
-    return [*cells, function.__defaults__, function.__kwdefaults__]
+_Way: TypeAlias = Callable[[Snapshot, Any], Iterable[Any]]
+# How objects of a type and of its subclasses are remembered; all others are remembered by `_object`.
+_WAYS: tuple[tuple[type, _Way], ...] = (
+    (torch.Tensor, Snapshot._tensor),
+    (np.ndarray, Snapshot._array),
+    (torch.Generator, Snapshot._torch_generator),
+    (np.random.Generator, lambda _, generator: (generator.bit_generator,)),
+    (np.random.BitGenerator, Snapshot._bit_generator),
+    (np.random.RandomState, Snapshot._legacy_generator),
+    (random.Random, Snapshot._python_generator),
+    (types.FunctionType, Snapshot._function),
+    (types.MethodType, lambda _, method: (method.__self__, method.__func__)),
+    (functools.partial, lambda _, partial: (partial.func, partial.args, partial.keywords)),
+)
+
+
+@functools.lru_cache(maxsize=1024)
+def _way(kind: Any) -> _Way:
+    """Return what remembers objects of a type."""
+    return next((way for base, way in _WAYS if issubclass(kind, base)), Snapshot._object)
 
 
 def _bound(cell: types.CellType) -> bool:
@@ -190,16 +181,6 @@ def _bound(cell: types.CellType) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _runs_on_its_own(value: Any) -> bool:
-    kinds = type(value).__mro__
-    return any(kind.__module__.partition(".")[0] in _MACHINERY or kind.__name__ in MACHINE_CLASSES for kind in kinds)
-
-
-def _is_slot(kind: type, attribute: Any) -> bool:
-    """Tell a slot that a Python class declares from the members of a C class, most of which are read-only."""
-    return isinstance(attribute, types.MemberDescriptorType) and "__slots__" in vars(kind)
 
 
 def _content(slot: Any, value: Any) -> Any:
@@ -219,11 +200,22 @@ def _put_back(slot: Any, value: Any, entry: Any) -> None:
         slot.__set__(value, entry)
 
 
+def _reset(table: dict[str, Any], entries: dict[str, Any]) -> None:
+    """Give a table of attributes its former entries."""
+    for name in [name for name in table if name not in entries]:
+        del table[name]
+    changed = {name: entry for name, entry in entries.items() if table.get(name, _UNSET) is not entry}
+    if changed:
+        table.update(changed)
+
+
 def _refill(container: Any, kind: Any, items: list[Any]) -> None:
     """Give a container its former items, in their order, unless it has them."""
+    if not items and not kind.__len__(container):
+        return
     if issubclass(kind, dict):
-        present = list(kind.items(container))
-        if not _same([part for pair in present for part in pair], [part for pair in items for part in pair]):
+        keys, values = list(kind.keys(container)), list(kind.values(container))
+        if not (_same(keys, [key for key, _ in items]) and _same(values, [value for _, value in items])):
             kind.clear(container)
             for key, item in items:
                 kind.__setitem__(container, key, item)
@@ -233,7 +225,7 @@ def _refill(container: Any, kind: Any, items: list[Any]) -> None:
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def _void(_: Any) -> None:

@@ -103,12 +103,17 @@ def saved_tensors(node: Any) -> Iterator[torch.Tensor]:
 
 
 def _saved(node: Any) -> Iterator[torch.Tensor]:
-    names = [name for name in dir(node) if name.startswith("_saved_") or name == "saved_tensors"]
-    for name in names:
+    kind: Any = type(node)
+    for name in _names_of_saved(kind):
         value = getattr(node, name)
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, torch.Tensor) and item.layout is torch.strided:
                 yield item
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_of_saved(kind: Any) -> tuple[str, ...]:
+    return tuple(name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
 
 
 @functools.cache
