@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import warnings
+import weakref
 from collections import deque
 
 import numpy as np
@@ -122,12 +123,19 @@ class OfTheClass(Once):
         return itertools.islice(self.held, N_TRAIN)
 
 
+def database(owner):
+    """An open database that is closed with its owner, as Python 3.13 warns of others."""
+    connection = sqlite3.connect(":memory:")
+    weakref.finalize(owner, connection.close)
+    return connection
+
+
 class Connected(Stream):
     """Holds a database connection."""
 
     def __init__(self):
         super().__init__()
-        self.connection = sqlite3.connect(":memory:")
+        self.connection = database(self)
 
 
 class Sharded(Stream):
@@ -259,7 +267,7 @@ def test_containers_under_iteration_in_the_middle_of_an_epoch(tmp_path):
     class WalksOnce(Walks):
         def __init__(self):
             super().__init__()
-            self.connection = sqlite3.connect(":memory:")
+            self.connection = database(self)
 
     _, without, _ = train(tmp_path / "without", lambda: stream(WalksOnce), [])
     trainer, with_them, _ = train(
