@@ -13,7 +13,7 @@ help:  ## list the targets
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs,test]"
 	touch $@
 
 demo: $(READY)  ## train on digits, measure, draw the pictures (under 3 minutes on 2 cores)
@@ -30,7 +30,7 @@ test-oldest test-newest: test-%: $(READY)
 	$(BIN)/nox --reuse-existing-virtualenvs --session $*
 
 test-oldest:  ## the fast tests with the lower bounds of setup.cfg
-test-newest:  ## the fast tests with the newest versions of everything (a CUDA build of torch, 5.5 GB)
+test-newest:  ## the fast tests with the newest versions and Python here (a CUDA build of torch, 5.5 GB)
 
 # The modules ask for torchvision and for ranges of torch, whose resolver would replace a CPU build of torch: they are
 # installed without dependencies, so the file lists these too.
