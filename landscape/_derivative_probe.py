@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +13,12 @@ from torch import nn
 from landscape import _batches
 from landscape._differences import Comparison, Ladder, compare
 from landscape._graph import is_cut_off, kinks, nodes
+from landscape._surroundings import Surroundings, dot, shift
 from landscape._twice import CheapSecondDerivatives
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
 
-# The point is moved off ties, exact zeros and minima by this share of each tensor's root mean square.
-_MOVED = 1e-2
 _DOUBLE, _SINGLE = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
 # Central differences of losses. The fine steps cross next to no kinks; the coarse ones rise above float32 rounding.
 _LOSSES = {
@@ -31,8 +30,10 @@ _GRADIENTS = {
     True: Ladder((1e-8, 1e-7, 1e-6), 1e-4, 1e-3, _DOUBLE),
     False: Ladder((1e-3, 3e-3, 1e-2), 2e-2, 1e-1, _SINGLE),
 }
-_Product = Callable[[torch.Tensor], torch.Tensor]
+_Product = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 EXAMPLES = 16  # of a batch that are looked at, where it can be cut
+# Of larger models a quarter of the examples: activations in float64 are to stay below the vectors.
+_LARGE = 10**7
 _LOSS_SHARE = 1 / 3  # of a loss in the cost of a gradient
 
 
@@ -62,7 +63,8 @@ def opened(objective: Objective, dtype: torch.dtype, examples: int | None) -> It
     """
     counted = [index for index, weight in enumerate(objective.batch_weights) if weight > 0]
     for index in sorted(counted, key=lambda index: objective.batch_sizes[index]):
-        size = min(objective.batch_sizes[index], examples or objective.batch_sizes[index])
+        fewer = examples and (examples if objective.n_parameters <= _LARGE else examples // 4)
+        size = min(objective.batch_sizes[index], fewer or objective.batch_sizes[index])
         piece = next(iter(_batches.split(objective.batches[index], size, objective._reading, index)))
         alone = objective._over(_batches.DrawnBatches([piece], [size]), dtype)
         with alone.session(), alone.same_kernels(), torch.enable_grad():
@@ -93,9 +95,8 @@ class Place:
         self._share = share
         self.dtype = objective.dtype
         self._cost = 3 * _LOSS_SHARE  # the objective of the batch was evaluated three times
-        self._scale = _scale(objective)
-        self._weights = objective.vector()
-        loss, parts = self._graph(self._moved(0))
+        self._around = Surroundings(objective)
+        loss, parts = self._graph(self._around.moved(0))
         self.differentiable = loss.requires_grad
         self.stray = _stray(objective, loss)
         self.unregistered = self._unregistered(loss, parts)
@@ -112,7 +113,7 @@ class Place:
             return None
         # Inputs that the step differentiates by are made anew at every evaluation.
         self._cost += _LOSS_SHARE
-        loss, parts = self._graph(self._moved(0))
+        loss, parts = self._graph(self._around.moved(0))
         after = {id(leaf) for leaf in _leaves(loss, [*parts, *own])}
         return next((tuple(leaf.shape) for leaf in before if id(leaf) in after), None)
 
@@ -130,17 +131,26 @@ class Place:
         Returns:
             The comparisons by direction.
         """
-        point = self._moved(seed)
+        around, point = self._around, self._around.moved(seed)
         value, gradient = self._loss_and_gradient(point)
+        drawn, factor = 2 * seed + 1, self._gradient_factor(gradient, 2 * seed + 1)
+        directions: dict[str, Callable[[], Iterable[torch.Tensor]]] = {
+            "a random direction": lambda: around.noise(drawn)
+        }
+        if factor:
+            directions["the gradient"] = lambda: (part * factor for part in gradient)
         found = {}
-        for along, direction in self._directions(gradient, seed).items():
+        for along, direction in directions.items():
 
-            def quotient(step: float, direction: torch.Tensor = direction) -> torch.Tensor:
-                ahead, behind = (self._loss(point + side * step * direction) for side in (1, -1))
+            def quotient(step: float, direction: Callable[[], Iterable[torch.Tensor]] = direction) -> torch.Tensor:
+                shift(point, direction(), step)
+                ahead = self._loss(point)
+                shift(point, direction(), -2 * step)
+                behind = self._loss(point)
+                shift(point, direction(), step)
                 return (ahead - behind) / (2 * step)
 
-            claimed = gradient.double() @ direction.double()
-            found[along] = compare(quotient, claimed, _LOSSES[self._fine], max(abs(value), 1.0))
+            found[along] = compare(quotient, dot(gradient, direction()), _LOSSES[self._fine], max(abs(value), 1.0))
         return found
 
     def curvature(self) -> dict[str, Comparison]:
@@ -152,20 +162,27 @@ class Place:
         Returns:
             The comparisons by direction.
         """
-        point = self._moved(0)
+        around, point = self._around, self._around.moved(0)
         value, gradient, multiply = self._twice(point)
         found: dict[str, Comparison] = {}
         if self._kinked and not self._fine:
             return found  # coarse steps would cross kinks
-        magnitude = max(abs(value), 1.0, float(torch.linalg.vector_norm(self._scale * gradient)))
+        factors = [self._gradient_factor(gradient, 2 * seed + 1) for seed in range(2)]
+        before = around.seen(gradient)
+        magnitude = max(abs(value), 1.0, float(torch.linalg.vector_norm(before)))
         for seed, along in enumerate(("a random direction plus the gradient", "another one")):
-            direction = torch.stack([*self._directions(gradient, seed).values()]).sum(0)
+            direction = [
+                noise.add_(part.detach(), alpha=factors[seed])
+                for noise, part in zip(around.noise(2 * seed + 1), gradient, strict=True)
+            ]
+            product = around.seen(multiply(direction))
 
-            def quotient(step: float, direction: torch.Tensor = direction) -> torch.Tensor:
-                moved = self._loss_and_gradient(point + step * direction)[1]
-                return self._scale * (moved - gradient) / step
+            def quotient(step: float, direction: list[torch.Tensor] = direction) -> torch.Tensor:
+                shift(point, direction, step)
+                moved = around.seen(self._loss_and_gradient(point)[1])
+                shift(point, direction, -step)
+                return (moved - before) / step
 
-            product = self._scale * multiply(direction)
             found[along] = compare(quotient, product, _GRADIENTS[self._fine], magnitude)
             if found[along].agrees is not False:
                 break
@@ -173,62 +190,49 @@ class Place:
 
     # ------------------------------------------------------------------ evaluations
 
-    def _graph(self, vector: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        parts = [part.detach().requires_grad_() for part in self._objective.layout.unflatten(vector)]
+    def _graph(self, point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        parts = [tensor.detach().requires_grad_() for tensor in point]
         return self._objective.batch_loss(0, parts), parts
 
-    def _loss(self, vector: torch.Tensor) -> torch.Tensor:
+    def _loss(self, point: Sequence[torch.Tensor]) -> torch.Tensor:
         self._cost += _LOSS_SHARE
-        return self._graph(vector)[0].detach().double()
+        with self._objective.without_graph():
+            inner = self._objective.differentiates == "parameters"
+            parts = [tensor.detach().requires_grad_(inner) for tensor in point]
+            return self._objective.batch_loss(0, parts).detach().double()
 
-    def _loss_and_gradient(self, vector: torch.Tensor) -> tuple[float, torch.Tensor]:
+    def _loss_and_gradient(self, point: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
         self._cost += 1
-        loss, parts = self._graph(vector)
+        loss, parts = self._graph(point)
         gradient = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
-        return float(loss.detach()), self._objective.flatten(gradient)
+        return float(loss.detach()), [part.to_dense() for part in gradient]
 
-    def _twice(self, vector: torch.Tensor) -> tuple[float, torch.Tensor, _Product]:
+    def _twice(self, point: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor], _Product]:
         """Return loss, gradient, and products with the Hessian as `hessian` takes them."""
         self._cost += 1.5
-        layout, flatten = self._objective.layout, self._objective.flatten
         with CheapSecondDerivatives():
-            loss, parts = self._graph(vector)
+            loss, parts = self._graph(point)
         gradients = torch.autograd.grad(loss, parts, create_graph=True, allow_unused=True, materialize_grads=True)
         rooted = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
         outputs = [gradients[index] for index in rooted]
         if is_cut_off(outputs):
             raise RuntimeError(ONCE_ONLY)
 
-        def multiply(direction: torch.Tensor) -> torch.Tensor:
+        def multiply(direction: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
             self._cost += 1.5
             if not outputs:
-                return torch.zeros_like(direction)  # a loss linear in the parameters
-            pieces = layout.unflatten(direction)
-            cotangents = [pieces[index] for index in rooted]
+                return [torch.zeros_like(part) for part in parts]  # a loss linear in the parameters
+            cotangents = [direction[index] for index in rooted]
             options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-            return flatten(torch.autograd.grad(outputs, parts, cotangents, **options))
+            return [part.to_dense() for part in torch.autograd.grad(outputs, parts, cotangents, **options)]
 
-        return float(loss.detach()), flatten(gradients), multiply
+        return float(loss.detach()), gradients, multiply
 
-    # ------------------------------------------------------------------ points and directions
-
-    def _moved(self, seed: int) -> torch.Tensor:
-        """Return a point a little off the weights, where no tie, exact zero or minimum is left."""
-        noise = self._noise(2 * seed)
-        return self._weights + _MOVED * noise
-
-    def _directions(self, gradient: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-        drawn = self._noise(2 * seed + 1)
-        length = float(torch.linalg.vector_norm(gradient))
-        found = {"a random direction": drawn}
-        if length > 0 and math.isfinite(length):
-            found["the gradient"] = gradient * (float(torch.linalg.vector_norm(drawn)) / length)
-        return found
-
-    def _noise(self, index: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(index)
-        noise = torch.randn(len(self._weights), generator=generator, dtype=torch.float32)
-        return noise.to(self._weights) * self._scale
+    def _gradient_factor(self, gradient: Sequence[torch.Tensor], index: int) -> float:
+        """Return what scales the gradient to the length of the noise with this number; 0 where it has no direction."""
+        length = math.sqrt(float(dot(*(([part.detach() for part in gradient],) * 2))))
+        scaled = length > 0 and math.isfinite(length)
+        return math.sqrt(self._around.squared_length(index)) / length if scaled else 0.0
 
 
 def _leaves(loss: torch.Tensor, known: Iterable[torch.Tensor]) -> list[torch.Tensor]:
@@ -243,21 +247,3 @@ def _stray(objective: Objective, loss: torch.Tensor) -> str:
     reached = {id(getattr(node, "variable", None)) for node in nodes([loss])}
     measured, own = set(objective.layout.names), objective.module.named_parameters()
     return next((name for name, parameter in own if name in measured and id(parameter) in reached), "")
-
-
-def _scale(objective: Objective) -> torch.Tensor:
-    """Return the root mean square of each weight's tensor; 0 for padding rows, whose gradient torch leaves out."""
-    weights = objective.vector()
-    overall = float(weights.double().square().mean().sqrt()) or 1.0
-    scale = torch.empty_like(weights)
-    for part in objective.layout.slices():
-        own = float(weights[part].double().square().mean().sqrt()) if weights[part].numel() else 0.0
-        scale[part] = own or overall
-    named = dict(zip(objective.layout.names, objective.layout.unflatten(scale), strict=True))
-    places = {id(parameter): name for name, parameter in objective.module.named_parameters()}
-    for module in objective.module.modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
-            name = places.get(id(module.weight), "")
-            if name in named:
-                named[name][module.padding_idx] = 0.0
-    return scale

@@ -67,8 +67,8 @@ class Derivatives:
     def product(self, objective: Objective) -> Verdict:
         """Compare a product with the Hessian with differences of gradients, along a random direction plus the gradient.
 
-        Memory: the graph of those examples differentiated twice, and eight flat vectors, in float64 where the model
-        allows.
+        Memory: the graph of those examples differentiated twice, and four flat vectors, in float64 where the model
+        allows. Long vectors are compared through their products with random signs (`Surroundings.seen`).
 
         Args:
             objective: Whose Hessian; a few examples of one batch are looked at.

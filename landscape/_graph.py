@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ _KINKED = (
 _BATCHED_SLOWLY = ("Convolution", "MkldnnConvolution", "CudnnConvolution", "CudnnRnn", "MkldnnRnn")
 # Mean bytes a node up to which columns go together; an accelerator starts an operation in the time it reads megabytes.
 _LARGEST_NODE: dict[str, int] = collections.defaultdict(lambda: 4 * 2**20, cpu=8 * 2**10)
+_LARGE_ROOT = 2**20
 # What torch puts where a function allows one differentiation only.
 _STUBS = ("Error", "DelayedError", "NotImplemented")
 
@@ -104,6 +105,27 @@ def batches_well(roots: Iterable[torch.Tensor], size: int) -> bool:
     names = [_plain(node) for node in nodes(roots)]
     largest = _LARGEST_NODE[roots[0].device.type] if roots else 0
     return size <= largest * len(names) and not any(name.startswith(_BATCHED_SLOWLY) for name in names)
+
+
+def drop_values(roots: Sequence[torch.Tensor], kept: Iterable[torch.Tensor]) -> None:
+    """Give back the memory of large tensors whose graph alone is needed.
+
+    A gradient that is differentiated again serves by its graph; its numbers are as many as the parameters. Numbers that
+    the graph itself saved stay.
+
+    Args:
+        roots: Tensors with a graph. Those above a megabyte are empty afterwards, though they keep their shapes.
+        kept: Tensors that keep their numbers.
+    """
+    large = [root for root in roots if root.layout == torch.strided and root.untyped_storage().nbytes() > _LARGE_ROOT]
+    if not large or large[0].device.type not in ("cpu", "cuda"):
+        return
+    saved = {tensor.untyped_storage().data_ptr() for node in nodes(roots) for tensor in saved_tensors(node)}
+    saved |= {tensor.untyped_storage().data_ptr() for tensor in kept}
+    for root in large:
+        storage = root.untyped_storage()
+        if storage.nbytes() and storage.data_ptr() not in saved:
+            storage.resize_(0)
 
 
 def saved_bytes(roots: Iterable[torch.Tensor], ignored: Iterable[torch.Tensor] = ()) -> int:

@@ -186,7 +186,7 @@ class BatchSum(SymmetricOperator):
         total = torch.zeros_like(vector)
         with self._objective.processes.summed(total):
             for term in self._terms():
-                total += self._joined(term.apply(parts, kept, batched=False), kept)
+                self._add(total, term.apply(parts, kept, batched=False), kept)
         return total
 
     def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
@@ -218,6 +218,13 @@ class BatchSum(SymmetricOperator):
         for index, part, shape in zip(kept, own.slices(), own.shapes, strict=True):
             parts[index] = vector[..., part].reshape((*vector.shape[:-1], *shape))
         return parts
+
+    def _add(self, total: torch.Tensor, products: Sequence[torch.Tensor | None], kept: tuple[int, ...]) -> None:
+        """Add a product to a flat vector, tensor by tensor: without a second flat vector."""
+        assert self.layout is not None
+        for part, product in zip(sublayout(self.layout, kept).slices(), products, strict=True):
+            if product is not None:
+                total[part].add_(product.detach().to_dense().reshape(-1))
 
     def _joined(
         self, products: Sequence[torch.Tensor | None], kept: tuple[int, ...], rows: int | None = None

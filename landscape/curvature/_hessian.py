@@ -12,7 +12,7 @@ from landscape._derivative_probe import ONCE_ONLY, is_once_only
 from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError, SurrogateError
 from landscape._given import of_objective
-from landscape._graph import is_cut_off
+from landscape._graph import drop_values, is_cut_off
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
 from landscape.curvature._differences import DifferencedHessian
 from landscape.curvature._linearized import LinearizedHessian
@@ -29,6 +29,7 @@ class _DoubleBackward(Term):
         self._parameters = parameters
         self._gradients = gradients
         self.roots = [gradient for _, gradient in gradients]
+        drop_values(self.roots, parameters)
 
     def apply(
         self, parts: Sequence[torch.Tensor | None], wanted: Sequence[int], batched: bool
