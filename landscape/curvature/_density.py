@@ -6,14 +6,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from landscape._given import of_operator
+from landscape._memory import fits
 from landscape._results import Estimate, Result
 from landscape.curvature._calibration import form_error
 from landscape.curvature._eigenpairs import Eigenpairs
 from landscape.curvature._lanczos import Krylov, rademacher
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._outside import Outside, shifts
+from landscape.curvature._plain_lanczos import PlainLanczos
 from landscape.curvature._resolution import node_widths, quadrature_error
 
 
@@ -186,6 +189,7 @@ def spectral_density(
     probes: int = 4,
     steps: int = 30,
     known: Sequence[Eigenpairs] = (),
+    memory_budget: int | str | None = None,
 ) -> SpectralDensity:
     """Estimate the eigenvalue density by stochastic Lanczos quadrature.
 
@@ -197,7 +201,9 @@ def spectral_density(
     then, are drawn orthogonal to them, as all of their Krylov spaces are. What outer eigenvalues add to the variance of
     moments is gone, and no steps are spent on finding them again.
 
-    Memory: (steps, P) numbers for one probe at a time; with known pairs a copy of their vectors.
+    Memory: (steps, P) numbers for one probe at a time, twice that while they grow; with known pairs a copy of their
+    vectors. Where that exceeds a `memory_budget`, directions are not reorthogonalised: three vectors, and as good a
+    quadrature (Greenbaum 1989), though nodes of converged eigenvalues come in copies that share the weight.
 
     Args:
         operator: The symmetric operator, shape (P, P).
@@ -206,6 +212,8 @@ def spectral_density(
         steps: Lanczos steps a probe.
         known: Eigenpairs of this operator found before, for example both ends of a `spectrum`; those that are not
             converged are left alone.
+        memory_budget: What a probe may allocate: bytes, a text such as "8GB", or "auto" for what is free on the device
+            less a margin. The operator's own memory, and that of its products, come on top.
 
     Returns:
         The density with nodes and weights of every probe.
@@ -219,19 +227,18 @@ def spectral_density(
     """
     if probes < 1 or steps < 1:
         raise ValueError(f"probes={probes} and steps={steps} must both be at least 1")
+    known = [pairs for pairs in known if pairs.vectors.shape[1]]
+    lean = fits(memory_budget, operator) < vectors_of(steps)
     if known:
-        return outside(operator, known, seed, probes, steps)
+        return outside(operator, known, seed, probes, steps, lean)
     before = operator.n_matvecs
-    quadratures = []
-    for probe in range(probes):
-        krylov = Krylov(operator, rademacher(operator.shape[0], seed, probe), seed)
-        krylov.grow(steps)
-        quadratures.append(quadrature(krylov))
+    starts = (rademacher(operator.shape[0], seed, probe) for probe in range(probes))
+    quadratures = [quadrature(grown(operator, start, steps, seed, lean)) for start in starts]
     return assemble(quadratures, operator.shape[0], seed, operator.n_matvecs - before)
 
 
 def outside(
-    operator: SymmetricOperator, known: Sequence[Eigenpairs], seed: int, probes: int, steps: int
+    operator: SymmetricOperator, known: Sequence[Eigenpairs], seed: int, probes: int, steps: int, lean: bool = False
 ) -> SpectralDensity:
     """Take known eigenpairs out of the density exactly, and the rest of it by probes orthogonal to them."""
     before = operator.n_matvecs
@@ -243,9 +250,7 @@ def outside(
     for probe in range(probes):
         points, masses = np.empty(0), np.empty(0)
         if left.rest:
-            krylov = Krylov(left, left.probe(seed, probe), seed)
-            krylov.grow(min(steps, left.rest))
-            points, masses = quadrature(krylov)
+            points, masses = quadrature(grown(left, left.probe(seed, probe), min(steps, left.rest), seed, lean))
         masses = np.append(np.full(count, 1 / left.shape[0]), masses * (left.rest / left.shape[0]))
         quadratures.append((np.append(left.values, points), masses))
     found = assemble(quadratures, left.shape[0], seed, operator.n_matvecs - before)
@@ -253,9 +258,23 @@ def outside(
     return dataclasses.replace(found, shifts=shifts(left.values, left.residuals, used))
 
 
-def quadrature(krylov: Krylov) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes and weights, each (steps,), of the Gauss quadrature that a Krylov space from a probe holds."""
-    values, vectors = krylov.ritz()
+def vectors_of(steps: int) -> int:
+    """Vectors that a probe of so many steps takes with its basis."""
+    return 2 * steps + 4
+
+
+def grown(operator: SymmetricOperator, start: torch.Tensor, steps: int, seed: int, lean: bool) -> Krylov | PlainLanczos:
+    """Take Lanczos steps from a start vector, with a basis or without one."""
+    run = PlainLanczos(operator, start) if lean else Krylov(operator, start, seed)
+    run.grow(steps)
+    return run
+
+
+def quadrature(run: Krylov | PlainLanczos) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights, each (steps,), of the Gauss quadrature that a Lanczos run from a probe holds."""
+    if isinstance(run, PlainLanczos):
+        return run.quadrature()
+    values, vectors = run.ritz()
     return values, vectors[0] ** 2
 
 

@@ -9,12 +9,15 @@ import torch
 
 from landscape._errors import MeasurementError
 from landscape._given import of_operator
+from landscape._memory import fits
 from landscape._results import Result
 from landscape.curvature._convergence import is_small, negligible, select
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._plain_lanczos import PlainLanczos
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._search import Search
+from landscape.curvature._without_basis import VECTORS, Extremes, extreme_pairs, extreme_values
 
 # Up to this size all P products are affordable, and exact: multiple eigenvalues come out with their multiplicity.
 _DENSE_SIZE = 512
@@ -23,6 +26,8 @@ _LEAST_SPARE = 6
 _LOW_SPARE = 10
 # Vectors in the basis before it is restarted; more are kept where 2 k + 24 are more.
 _ROOM = 64
+# Vectors beside the basis: the next direction and the product.
+IN_FLIGHT = 2
 _ENDS = ("LA", "SA", "LM", "BE")
 
 
@@ -33,7 +38,8 @@ class Eigenpairs(Result):
     Attributes:
         values: Eigenvalues, shape (k,), float64: descending for "LA" and "BE", ascending for "SA", by descending
             magnitude for "LM".
-        vectors: Unit eigenvectors in columns, shape (P, k), in the operator's type and on its device.
+        vectors: Unit eigenvectors in columns, shape (P, k), in the operator's type and on its device; (P, 0) where
+            values alone were asked for.
         residuals: ‖Hv − λv‖ of each pair, shape (k,).
         converged_each: Whether each pair met the tolerance, shape (k,).
         converged: Whether all did.
@@ -62,6 +68,8 @@ def top_eigenpairs(
     max_basis: int | None = None,
     memory: str = "default",
     verify: bool = True,
+    memory_budget: int | str | None = None,
+    vectors: bool = True,
 ) -> Eigenpairs:
     """Compute k extreme eigenpairs, Hv = λv.
 
@@ -77,7 +85,9 @@ def top_eigenpairs(
 
     Memory: a basis of (max(2 k + 24, 64), P) numbers of the operator's type (max_matvecs rows up to P = 4096), touched
     as it grows, and the result, beside what the operator holds. `memory="low"`: (k + 10, P), of which the result is a
-    part, for up to twice the products.
+    part, for up to twice the products. With a `memory_budget` the basis has what fits, k + 6 vectors at least. Below
+    that no basis is kept (`extreme_pairs`): k + 4 vectors, and every product is taken twice; 4 vectors and single
+    products where values alone are asked for. Then multiple eigenvalues count once, and no second look is taken.
 
     Args:
         operator: The symmetric operator, shape (P, P).
@@ -93,12 +103,16 @@ def top_eigenpairs(
         memory: "default" or "low".
         verify: Whether to take the second look, 5 to 10 products for k = 10. Without it `converged` means what it means
             in other packages: a further copy of a multiple eigenvalue goes unnoticed.
+        memory_budget: What the search may allocate: bytes, a text such as "8GB", or "auto" for what is free on the
+            device less a margin. The operator's own memory, and that of its products, come on top.
+        vectors: Whether the eigenvectors are wanted.
 
     Returns:
         The pairs with residuals and `converged`.
 
     Raises:
-        MeasurementError: k exceeds the number of parameters, or a product is not finite.
+        MeasurementError: k exceeds the number of parameters, the budget of memory is too small, or a product is not
+            finite.
         ValueError: `which`, `method` or `memory` is unknown, k < 1, or the basis is too small.
 
     Source: Wu & Simon 2000, doi:10.1137/S0895479898334605 (thick restart).
@@ -109,7 +123,8 @@ def top_eigenpairs(
         raise ValueError(f"method is {method!r}; it must be 'auto', 'lanczos' or 'dense'")
     check_count(operator, k)
     if method == "dense" or (method == "auto" and operator.shape[0] <= _DENSE_SIZE):
-        return _dense(operator, k, which, tol, seed)
+        pairs = _dense(operator, k, which, tol, seed)
+        return pairs if vectors else dataclasses.replace(pairs, vectors=no_vectors(operator))
     if memory not in ("default", "low"):
         raise ValueError(f"memory is {memory!r}; it must be 'default' or 'low'")
     size, low = operator.shape[0], memory == "low"
@@ -118,11 +133,77 @@ def top_eigenpairs(
         raise ValueError(f"a basis of {max_basis} vectors is too small for k={k}; allow {least} at least")
     before = operator.n_matvecs
     budget = max_matvecs or max(100, 10 * k) * (2 if low else 1)
-    capacity = max_basis or (min(size, k + _LOW_SPARE) if low else room(size, k, budget))
+    wanted = max_basis or (min(size, k + _LOW_SPARE) if low else room(size, k, budget))
+    held = fits(memory_budget, operator)
+    capacity = int(min(wanted, held - IN_FLIGHT))
+    if capacity < wanted and not low:
+        budget = max_matvecs or 2 * budget
+    if capacity < min(wanted, least):
+        require_vectors(memory_budget, held, VECTORS + (k if vectors else 0), f"k={k} eigenpairs")
+        if vectors:
+            found, columns = extreme_pairs(operator, k, which, tol, seed, budget)
+        else:
+            chain = PlainLanczos(operator, rademacher(size, seed))
+            found, columns = extreme_values(chain, ((k, which),), tol, budget)[0], no_vectors(operator)
+        return in_form(found, columns, k, operator.n_matvecs - before, seed)
     space = RitzSpace(operator, rademacher(size, seed), capacity, seed)
     known = Search(space, ((k, which),), tol, budget, verify).run()[0]
     pairs = extract(space, k, which, known, seed, in_place=True)
-    return dataclasses.replace(pairs, n_matvecs=operator.n_matvecs - before)
+    spent = operator.n_matvecs - before
+    return dataclasses.replace(pairs, n_matvecs=spent, vectors=pairs.vectors if vectors else no_vectors(operator))
+
+
+def no_vectors(operator: SymmetricOperator) -> torch.Tensor:
+    """Return the vectors of a result that has values alone, shape (P, 0)."""
+    return torch.empty((operator.shape[0], 0), dtype=operator.dtype, device=operator.device)
+
+
+def require_vectors(memory_budget: int | str | None, held: float, need: int, what: str) -> None:
+    """Refuse a budget of memory that holds too few vectors.
+
+    Args:
+        memory_budget: The budget as it was given.
+        held: Vectors that it holds.
+        need: Vectors that are needed.
+        what: What needs them, a plural.
+
+    Raises:
+        MeasurementError: It holds fewer.
+    """
+    if held < need:
+        raise MeasurementError(
+            f"memory_budget={memory_budget!r} holds {held:.0f} vectors of the parameters' length, and {what} take "
+            f"{need}; give more memory, ask for fewer, leave eigenvectors out (vectors=False, {VECTORS} vectors), or "
+            "measure a part of the model with Objective(..., parameters=)"
+        )
+
+
+def in_form(found: Extremes, vectors: torch.Tensor, k: int, n_matvecs: int, seed: int) -> Eigenpairs:
+    """Put eigenvalues that were found without a basis into the form of eigenpairs.
+
+    Args:
+        found: The eigenvalues, k at most; where they are fewer, the rest is NaN.
+        vectors: Their vectors, shape (P, m), or none, (P, 0).
+        k: Number of pairs that were asked for.
+        n_matvecs: Number of products spent.
+        seed: Seed of the start vector.
+
+    Returns:
+        The pairs.
+    """
+    missing = k - len(found.values)
+    each = np.pad(found.known, (0, missing))
+    if missing and vectors.shape[1]:
+        vectors = torch.nn.functional.pad(vectors, (0, missing), value=float("nan"))
+    return Eigenpairs(
+        values=np.pad(found.values, (0, missing), constant_values=np.nan),
+        vectors=vectors,
+        residuals=np.pad(found.residuals, (0, missing), constant_values=np.nan),
+        converged_each=each,
+        converged=np.bool_(each.all()),
+        n_matvecs=n_matvecs,
+        seed=seed,
+    )
 
 
 def check_count(operator: SymmetricOperator, k: int) -> None:

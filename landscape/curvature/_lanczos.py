@@ -100,4 +100,4 @@ class Krylov:
 def rademacher(size: int, seed: int, index: int = 0) -> torch.Tensor:
     """Draw a vector of independent signs ±1, equal on every device and process for one (seed, index)."""
     draws = np.random.default_rng((seed, index)).integers(0, 2, size=size, dtype=np.int8)
-    return torch.from_numpy(draws).to(torch.float32) * 2 - 1
+    return torch.from_numpy(draws).to(torch.float32).mul_(2).sub_(1)

@@ -7,15 +7,27 @@ import dataclasses
 import numpy as np
 
 from landscape._given import of_operator
+from landscape._memory import fits
 from landscape._results import Result
 from landscape.curvature._convergence import slack
-from landscape.curvature._density import SpectralDensity, assemble, quadrature
-from landscape.curvature._eigenpairs import Eigenpairs, check_count, extract, room
-from landscape.curvature._lanczos import Krylov, rademacher
+from landscape.curvature._density import SpectralDensity, assemble, grown, quadrature, vectors_of
+from landscape.curvature._eigenpairs import (
+    IN_FLIGHT,
+    Eigenpairs,
+    check_count,
+    extract,
+    in_form,
+    no_vectors,
+    require_vectors,
+    room,
+)
+from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._plain_lanczos import PlainLanczos
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._search import Search
 from landscape.curvature._verification import second_look
+from landscape.curvature._without_basis import VECTORS, extreme_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +57,7 @@ def spectrum(
     probes: int = 4,
     steps: int = 30,
     max_matvecs: int | None = None,
+    memory_budget: int | str | None = None,
 ) -> Spectrum:
     """Compute the top and bottom eigenpairs and the spectral density from shared Krylov runs.
 
@@ -52,6 +65,10 @@ def spectrum(
     the density's first probe. `probes` − 1 shorter runs give the density its standard error, and a further look at the
     ends that costs nothing: where one of them sees beyond a value, that value and those inside of it are not called
     converged.
+
+    Memory: a basis of (max(2 (k + k_bottom) + 24, 64), P) numbers of the operator's type, and the pairs. Where that
+    exceeds a `memory_budget`, no basis is kept: four vectors, and the result has eigenvalues without vectors. Multiple
+    eigenvalues count once then, and no second look is taken, but the further probes still are one.
 
     Args:
         operator: The symmetric operator, shape (P, P).
@@ -63,31 +80,48 @@ def spectrum(
         steps: Lanczos steps of each further probe.
         max_matvecs: Most products of the first run, by default max(100, 10 k), a sixth of them (20 at most) kept for
             the second look of `top_eigenpairs`.
+        memory_budget: What the search may allocate: bytes, a text such as "8GB", or "auto" for what is free on the
+            device less a margin. The operator's own memory, and that of its products, come on top.
 
     Returns:
         Eigenpairs of both ends and the density.
 
     Raises:
-        MeasurementError: k or k_bottom exceeds P, or a product is not finite.
+        MeasurementError: k or k_bottom exceeds P, the budget of memory is below four vectors, or a product is not
+            finite.
     """
     check_count(operator, max(k, k_bottom))
     before = operator.n_matvecs
     budget = max_matvecs or max(100, 10 * k)
     size = operator.shape[0]
-    space = RitzSpace(
-        operator, rademacher(size, seed, 0), max(room(size, k + k_bottom, budget), min(steps, budget)), seed
-    )
-    space.grow(min(steps, budget - second_look(budget)))
-    known = Search(space, ((k, "LA"), (k_bottom, "SA")), tol, budget).run()
-    top = extract(space, k, "LA", known[0], seed)
-    bottom = extract(space, k_bottom, "SA", known[1], seed)
-    quadratures = [space.quadrature()]
-    del space  # its basis is the largest thing in memory
+    wanted = ((k, "LA"), (k_bottom, "SA"))
+    capacity = max(room(size, k + k_bottom, budget), min(steps, budget))
+    held = fits(memory_budget, operator)
+    if held < capacity + k + k_bottom + IN_FLIGHT:
+        require_vectors(memory_budget, held, VECTORS, "both ends of a spectrum")
+        chain = PlainLanczos(operator, rademacher(size, seed, 0))
+        ends = extreme_values(chain, wanted, tol, max_matvecs or 2 * budget)
+        top, bottom = (
+            in_form(found, no_vectors(operator), count, chain.steps, seed)
+            for found, (count, _) in zip(ends, wanted, strict=True)
+        )
+        quadratures = [chain.quadrature()]
+        del chain
+    else:
+        space = RitzSpace(operator, rademacher(size, seed, 0), capacity, seed)
+        space.grow(min(steps, budget - second_look(budget)))
+        known = Search(space, wanted, tol, budget).run()
+        top = extract(space, k, "LA", known[0], seed)
+        bottom = extract(space, k_bottom, "SA", known[1], seed)
+        quadratures = [space.quadrature()]
+        del space  # its basis is the largest thing in memory
+    lean = held < vectors_of(steps) + top.vectors.shape[1] + bottom.vectors.shape[1]
     for probe in range(1, probes):
-        krylov = Krylov(operator, rademacher(size, seed, probe), seed)
-        krylov.grow(steps)
-        quadratures.append(quadrature(krylov))
-        nodes = quadratures[-1][0]
+        run = grown(operator, rademacher(size, seed, probe), steps, seed, lean)
+        quadratures.append(quadrature(run))
+        # Copies of an eigenvalue are no evidence of further ones.
+        nodes = run.distinct().values if isinstance(run, PlainLanczos) else quadratures[-1][0]
+        del run
         top, bottom = _unsurpassed(top, nodes[::-1], tol), _unsurpassed(bottom, nodes, tol)
     total = operator.n_matvecs - before
     return Spectrum(top, bottom, assemble(quadratures, size, seed, total), total)

@@ -10,18 +10,22 @@ import numpy as np
 import torch
 
 from landscape._given import of_operator
+from landscape._memory import fits
 from landscape._results import Estimate
 from landscape.curvature._calibration import form_error
-from landscape.curvature._eigenpairs import Eigenpairs
+from landscape.curvature._eigenpairs import Eigenpairs, require_vectors
 from landscape.curvature._hutchpp import Deflated
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._streamed_trace import VECTORS, StreamedTrace
 from landscape.curvature._xtrace import Sketch, Small, exchangeable_factor
 
 # Up to this size the whole diagonal costs no more than the first rounds of an estimate.
 EXACT_SIZE = 24
 # A trace that cancels never reaches a relative error: below this share of ‖H‖_F the error is measured against that.
 FLOOR = 0.1
+# Vectors that xtrace and hutch++ keep for each product, with room for the moment when their blocks grow.
+_BLOCKS = 3
 _METHODS = ("xtrace", "hutch++", "hutchinson")
 
 
@@ -55,6 +59,7 @@ def trace(
     max_matvecs: int = 200,
     floor: float = FLOOR,
     known: Sequence[Eigenpairs] = (),
+    memory_budget: int | str | None = None,
 ) -> TraceEstimate:
     """Estimate tr H until the standard error falls below tol · max(|tr H|, floor · ‖H‖_F).
 
@@ -72,7 +77,9 @@ def trace(
     paper proposes, the spread over √n, is 1.2 to 1.5 times too small on decaying spectra. Up to P = 24 the whole
     diagonal is taken instead, where the budget allows.
 
-    Memory: xtrace keeps four blocks of (P, n_matvecs/2) numbers, hutch++ two of (P, n_matvecs), hutchinson one vector.
+    Memory: xtrace keeps four blocks of (P, n_matvecs/2) numbers, hutch++ two of (P, n_matvecs), hutchinson two vectors.
+    Where that exceeds a `memory_budget`, Hutch++ is taken with probes that are not kept (`StreamedTrace`): four vectors
+    and a subspace of what else fits, a third of the products at most, or the known eigenpairs as they lie.
 
     Args:
         operator: The symmetric operator, shape (P, P).
@@ -81,14 +88,17 @@ def trace(
         seed: Seed of the test vectors.
         max_matvecs: Most products to spend.
         floor: Share of the Frobenius norm (estimated from the same products) below which |tr H| is no longer the scale.
-        known: Eigenpairs of this operator found before, for example both ends of a `spectrum`; "hutch++" only.
+        known: Eigenpairs of this operator found before, for example both ends of a `spectrum`; "hutch++" only. Those
+            without vectors are left alone.
+        memory_budget: What the estimate may allocate: bytes, a text such as "8GB", or "auto" for what is free on the
+            device less a margin. The operator's own memory, and that of its products, come on top.
 
     Returns:
         The estimate; `converged` is False where the budget ended first.
 
     Raises:
         ValueError: The method is unknown, the budget too small, or `known` given to another method.
-        MeasurementError: A product is not finite.
+        MeasurementError: A product is not finite, or the budget of memory is below four vectors.
 
     Example:
         >>> import torch
@@ -104,12 +114,18 @@ def trace(
         raise ValueError(f"max_matvecs is {max_matvecs}; a trace with a standard error needs at least 8 products")
     if known and method != "hutch++":
         raise ValueError(f"known eigenpairs serve method='hutch++' only, and method is {method!r}")
+    known = [pairs for pairs in known if pairs.vectors.shape[1]]
+    held = fits(memory_budget, operator)
     before = operator.n_matvecs
     if operator.shape[0] <= min(EXACT_SIZE, max_matvecs):
         found, converged, method = Estimate.exact(float(operator.dense().double().trace())), True, "exact"
     else:
         within = _Tolerance(tol, floor)
-        if method == "hutch++":
+        if method != "hutchinson" and held < _BLOCKS * max_matvecs + VECTORS:
+            require_vectors(memory_budget, held, VECTORS, "a trace and its probes")
+            method = "hutch++"
+            found, converged = _streamed(operator, within, seed, max_matvecs, known, int(held) - VECTORS)
+        elif method == "hutch++":
             found, converged = _hutchpp(operator, within, seed, max_matvecs, known)
         else:
             run = _xtrace if method == "xtrace" else _hutchinson
@@ -166,6 +182,31 @@ def _hutchinson(operator: SymmetricOperator, within: _Tolerance, seed: int, budg
         if wanted >= budget:
             return estimate, False
         wanted = planned(wanted, estimate, within.target(estimate.value, square), budget)
+
+
+def _streamed(
+    operator: SymmetricOperator,
+    within: _Tolerance,
+    seed: int,
+    budget: int,
+    known: Sequence[Eigenpairs],
+    directions: int,
+) -> tuple[Estimate, bool]:
+    """Take a subspace of a third of the products, or the known pairs, and then probes until the error is met."""
+    streamed = StreamedTrace(operator, seed, [(pairs.vectors, pairs.values) for pairs in known])
+    if not known and (count := min(directions, budget // 3, operator.shape[0] - 2)) > 0:
+        streamed.span(count)
+    taken, wanted = 0, 6
+    most = budget - streamed.spent
+    while True:
+        streamed.probe(min(wanted, most) - taken)
+        taken = min(wanted, most)
+        estimate, square = streamed.estimate(fourth_power)
+        if within.met(estimate, square):
+            return estimate, True
+        if taken >= most:
+            return estimate, False
+        wanted = planned(taken, estimate, within.target(estimate.value, square), most)
 
 
 def fourth_power(squares: Sequence[float] | np.ndarray, size: int) -> float:
