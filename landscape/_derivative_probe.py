@@ -12,7 +12,7 @@ from torch import nn
 
 from landscape import _batches
 from landscape._differences import Comparison, Ladder, compare
-from landscape._graph import is_cut_off, kinks, nodes
+from landscape._graph import as_outputs, is_cut_off, kinks, nodes
 from landscape._surroundings import Surroundings, dot, shift
 from landscape._twice import CheapSecondDerivatives
 
@@ -171,10 +171,13 @@ class Place:
         before = around.seen(gradient)
         magnitude = max(abs(value), 1.0, float(torch.linalg.vector_norm(before)))
         for seed, along in enumerate(("a random direction plus the gradient", "another one")):
+            if seed:
+                gradient = self._loss_and_gradient(point)[1]
             direction = [
                 noise.add_(part.detach(), alpha=factors[seed])
                 for noise, part in zip(around.noise(2 * seed + 1), gradient, strict=True)
             ]
+            del gradient  # a vector less; the graph stays
             product = around.seen(multiply(direction))
 
             def quotient(step: float, direction: list[torch.Tensor] = direction) -> torch.Tensor:
@@ -214,7 +217,7 @@ class Place:
             loss, parts = self._graph(point)
         gradients = torch.autograd.grad(loss, parts, create_graph=True, allow_unused=True, materialize_grads=True)
         rooted = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
-        outputs = [gradients[index] for index in rooted]
+        outputs = as_outputs(gradients[index] for index in rooted)
         if is_cut_off(outputs):
             raise RuntimeError(ONCE_ONLY)
 

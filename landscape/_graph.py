@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from landscape._private import saved_tensors
+
+Root = torch.Tensor | GradientEdge
 
 # Backward nodes of functions whose first derivative jumps, by the start of their names.
 _KINKED = (
@@ -37,23 +41,22 @@ _KINKED = (
 _BATCHED_SLOWLY = ("Convolution", "MkldnnConvolution", "CudnnConvolution", "CudnnRnn", "MkldnnRnn")
 # Mean bytes a node up to which columns go together; an accelerator starts an operation in the time it reads megabytes.
 _LARGEST_NODE: dict[str, int] = collections.defaultdict(lambda: 4 * 2**20, cpu=8 * 2**10)
-_LARGE_ROOT = 2**20
 # What torch puts where a function allows one differentiation only.
 _STUBS = ("Error", "DelayedError", "NotImplemented")
 
 
-def nodes(roots: Iterable[torch.Tensor], stop: Iterable[Any] = ()) -> Iterator[Any]:
+def nodes(roots: Iterable[Root], stop: Iterable[Any] = ()) -> Iterator[Any]:
     """Walk every node below some tensors once.
 
     Args:
-        roots: Tensors with a graph; those without are passed by.
+        roots: Tensors with a graph, or edges of one; tensors without are passed by.
         stop: Nodes that are not entered.
 
     Yields:
         The nodes.
     """
     seen = set(stop)
-    stack = [tensor.grad_fn for tensor in roots]
+    stack = [root.node if isinstance(root, GradientEdge) else root.grad_fn for root in roots]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
@@ -63,7 +66,7 @@ def nodes(roots: Iterable[torch.Tensor], stop: Iterable[Any] = ()) -> Iterator[A
         stack.extend(following for following, _ in node.next_functions)
 
 
-def is_cut_off(roots: Iterable[torch.Tensor]) -> bool:
+def is_cut_off(roots: Iterable[Root]) -> bool:
     """Whether a graph holds the stub of a missing second derivative.
 
     Torch raises when such a stub is run. But it leads nowhere, so a product with unused parameters allowed passes it by
@@ -87,7 +90,7 @@ def kinks(roots: Iterable[torch.Tensor]) -> list[str]:
     return sorted(name for name in names if name.startswith(_KINKED))
 
 
-def batches_well(roots: Iterable[torch.Tensor], size: int) -> bool:
+def batches_well(roots: Iterable[Root], size: int, device: str = "cpu") -> bool:
     """Whether many products at once are likely to be cheaper than one by one.
 
     They are where the time goes into starting operations, not into running them: eight columns together were 2.9 times
@@ -97,38 +100,42 @@ def batches_well(roots: Iterable[torch.Tensor], size: int) -> bool:
     Args:
         roots: Tensors with the graph.
         size: Bytes that it holds.
+        device: Type of the device.
 
     Returns:
         Whether they are.
     """
     roots = list(roots)
     names = [_plain(node) for node in nodes(roots)]
-    largest = _LARGEST_NODE[roots[0].device.type] if roots else 0
+    largest = _LARGEST_NODE[device] if roots else 0
     return size <= largest * len(names) and not any(name.startswith(_BATCHED_SLOWLY) for name in names)
 
 
-def drop_values(roots: Sequence[torch.Tensor], kept: Iterable[torch.Tensor]) -> None:
-    """Give back the memory of large tensors whose graph alone is needed.
+def as_outputs(tensors: Iterable[torch.Tensor]) -> list[Any]:
+    """Return what stands for tensors as outputs of `torch.autograd.grad`, without their numbers.
 
-    A gradient that is differentiated again serves by its graph; its numbers are as many as the parameters. Numbers that
-    the graph itself saved stay.
+    A gradient that is differentiated again serves by its graph alone, and its numbers are as many as the parameters.
 
     Args:
-        roots: Tensors with a graph. Those above a megabyte are empty afterwards, though they keep their shapes.
-        kept: Tensors that keep their numbers.
+        tensors: Tensors with a graph.
+
+    Returns:
+        Edges of their graphs, or the tensors themselves where this release of torch does not take edges as outputs.
     """
-    large = [root for root in roots if root.layout == torch.strided and root.untyped_storage().nbytes() > _LARGE_ROOT]
-    if not large or large[0].device.type not in ("cpu", "cuda"):
-        return
-    saved = {tensor.untyped_storage().data_ptr() for node in nodes(roots) for tensor in saved_tensors(node)}
-    saved |= {tensor.untyped_storage().data_ptr() for tensor in kept}
-    for root in large:
-        storage = root.untyped_storage()
-        if storage.nbytes() and storage.data_ptr() not in saved:
-            storage.resize_(0)
+    return [get_gradient_edge(tensor) for tensor in tensors] if _takes_edges() else list(tensors)
 
 
-def saved_bytes(roots: Iterable[torch.Tensor], ignored: Iterable[torch.Tensor] = ()) -> int:
+@functools.cache
+def _takes_edges() -> bool:
+    x = torch.ones(1, requires_grad=True)
+    try:
+        torch.autograd.grad([get_gradient_edge(2 * x)], [x], [torch.ones(1)])
+    except (TypeError, AttributeError, RuntimeError):
+        return False
+    return True
+
+
+def saved_bytes(roots: Iterable[Root], ignored: Iterable[torch.Tensor] = ()) -> int:
     """Count the memory that a graph keeps alive.
 
     Args:

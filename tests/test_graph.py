@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import weakref
+
+import pytest
 import torch
 from torch import nn
 
-from landscape._graph import batches_well, is_cut_off, kinks, nodes, reaches, saved_bytes
+from landscape import _graph
+from landscape._graph import as_outputs, batches_well, is_cut_off, kinks, nodes, reaches, saved_bytes
 
 
 def test_saved_bytes_agree_with_what_torch_packs():
@@ -76,3 +80,33 @@ def test_missing_second_derivatives_are_seen():
     assert is_cut_off([gradient])
     (gradient,) = torch.autograd.grad((2 * x).square().sum(), x, create_graph=True)
     assert not is_cut_off([gradient])
+
+
+@pytest.mark.parametrize("edges", [True, False])
+def test_gradients_are_differentiated_again_without_their_numbers(edges, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(_graph, "_takes_edges", lambda: edges)  # older releases of torch take tensors alone
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+    x, y = torch.randn(4, 6), torch.tensor([0, 1, 0, 1])
+    parameters = list(model.parameters())
+    loss = nn.functional.cross_entropy(model(x), y)
+    gradients = list(torch.autograd.grad(loss, parameters, create_graph=True))
+    vectors = [torch.randn_like(parameter) for parameter in parameters]
+    exact = torch.autograd.grad(gradients, parameters, vectors, retain_graph=True)
+    roots, size = as_outputs(gradients), saved_bytes(gradients)
+    numbers = weakref.ref(gradients[0])
+    del gradients
+    assert (numbers() is None) == edges
+    assert saved_bytes(roots) == size
+    assert not is_cut_off(roots)
+    for _ in range(2):
+        found = torch.autograd.grad(roots, parameters, vectors, retain_graph=True)
+        assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+    batched = torch.autograd.grad(
+        roots, parameters, [torch.stack([v, 2 * v]) for v in vectors], retain_graph=True, is_grads_batched=True
+    )
+    assert all(torch.allclose(a[1], 2 * b, rtol=1e-5) for a, b in zip(batched, exact, strict=True))
+
+
+def test_this_release_of_torch_takes_edges_where_it_should():
+    assert _graph._takes_edges() == (tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7))

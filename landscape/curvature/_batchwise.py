@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from landscape._errors import MeasurementError
-from landscape._graph import batches_well, saved_bytes
+from landscape._graph import Root, batches_well, saved_bytes
 from landscape._selection import sublayout
 from landscape._twice import CheapSecondDerivatives
 from landscape.curvature._operator import SymmetricOperator
@@ -27,7 +27,7 @@ class Term(abc.ABC):
         roots: The tensors that hold the graph.
     """
 
-    roots: list[torch.Tensor]
+    roots: Sequence[Root]
 
     @abc.abstractmethod
     def apply(
@@ -158,7 +158,7 @@ class BatchSum(SymmetricOperator):
                 continue
             size = saved_bytes(built.term.roots, self._parameters)
             if not dearest:
-                self.together = batches_well(built.term.roots, size)
+                self.together = batches_well(built.term.roots, size, self.device.type)
             dearest = max(dearest, size / max(examples, 1))
             if self.kept_bytes + size <= self.memory_budget:
                 self.kept_bytes += size

@@ -12,7 +12,7 @@ from landscape._derivative_probe import ONCE_ONLY, is_once_only
 from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError, SurrogateError
 from landscape._given import of_objective
-from landscape._graph import drop_values, is_cut_off
+from landscape._graph import as_outputs, is_cut_off
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
 from landscape.curvature._differences import DifferencedHessian
 from landscape.curvature._linearized import LinearizedHessian
@@ -27,9 +27,8 @@ class _DoubleBackward(Term):
 
     def __init__(self, parameters: list[torch.Tensor], gradients: list[tuple[int, torch.Tensor]]):
         self._parameters = parameters
-        self._gradients = gradients
-        self.roots = [gradient for _, gradient in gradients]
-        drop_values(self.roots, parameters)
+        self.roots = as_outputs(gradient for _, gradient in gradients)
+        self._gradients = list(zip((index for index, _ in gradients), self.roots, strict=True))
 
     def apply(
         self, parts: Sequence[torch.Tensor | None], wanted: Sequence[int], batched: bool
