@@ -32,7 +32,8 @@ def test_is_the_batch_pca_where_the_rank_allows():
     found = pca.components[:5].numpy()
     np.testing.assert_allclose(np.abs((found * rows[:5]).sum(1)), 1, rtol=1e-10)
     np.testing.assert_allclose(composed(updates), centred @ pca.components.numpy().T, atol=1e-9)
-    assert max(update.residual for update in updates) < 1e-6
+    # A residual is the root of a difference of squares, so rounding leaves √ε of the largest vector.
+    assert max(update.residual for update in updates) < 1e-7 * np.linalg.norm(vectors, axis=1).max()
 
 
 def test_residuals_are_distances_from_the_plane():
