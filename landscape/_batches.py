@@ -92,7 +92,7 @@ def split(batch: Any, size: int, reading: Reading | None = None, index: int = 0)
     Raises:
         MeasurementError: A tensor of the batch does not have the examples along a dimension, so it cannot be cut.
     """
-    reading = readings([batch])[0] if reading is None else reading
+    reading = next(one for one in readings([batch]) if not one.flattened) if reading is None else reading
     count = reading.counts[index]
     if count <= size:
         yield batch

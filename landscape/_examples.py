@@ -18,9 +18,11 @@ from landscape._containers import is_packed, opened
 from landscape._errors import MeasurementError
 
 Path: TypeAlias = tuple[int, ...]
-LISTED = -1  # in a plan: the place is a list with one entry an example
+# In a plan: the place is a list with one entry an example; below it, -m: a first dimension with m entries an example.
+LISTED = -1
 # How much a tensor speaks for a number of examples, by the dimension that has this length.
 _VOICES = (1.0, 0.4, 0.2)
+_RUN_VOICE = 0.3  # of a first dimension that is a multiple of the number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +31,18 @@ class Reading:
 
     Attributes:
         counts: Number of examples in each batch.
-        plan: Where the examples lie: the dimension of each tensor (by its path in the batch), or that a list has one
-            entry an example. Tensors without an entry belong to the batch as a whole.
+        plan: Where the examples lie: the dimension of each tensor (by its path in the batch), that a list has one entry
+            an example, or how many consecutive entries of a flattened first dimension belong to an example. Tensors
+            without an entry belong to the batch as a whole.
         evidence: What speaks for it, in words.
+        flattened: Whether the plan takes a first dimension for runs of entries. Such a reading counts only where
+            evaluations agree with it.
     """
 
     counts: tuple[int, ...]
     plan: Mapping[Path, int]
     evidence: str
+    flattened: bool = False
 
     @property
     def lists_examples(self) -> bool:
@@ -64,11 +70,11 @@ def readings(batches: Sequence[Any], items: Sequence[int] | None = None) -> list
     tables = [_Table(batch) for batch in batches]
     if items is not None:
         counts = tuple(items)
-        return [Reading(counts, _plan(tables, counts), "items of the dataset that were collated")]
+        return _with_runs(tables, Reading(counts, _plan(tables, counts), "items of the dataset that were collated"))
     declared = [_declared(batch) for batch in batches]
     if all(count is not None for count in declared):
         counts = tuple(int(count) for count in declared if count is not None)
-        return [Reading(counts, _plan(tables, counts), "the batches declare it")]
+        return _with_runs(tables, Reading(counts, _plan(tables, counts), "the batches declare it"))
     found = [*_agreed(tables), *_alone(tables)]
     if not found:
         empty = next((b for b, table in zip(batches, tables, strict=True) if not table.sizes), batches[0])
@@ -165,14 +171,15 @@ def _agreed(tables: Sequence[_Table]) -> list[Reading]:
     for path in tables[0].lists:
         if all(path in table.lists for table in tables) and tables[0].under(path):
             candidates.setdefault(tuple(table.lists[path] for table in tables), (True, 0))
-    ranked = []
+    ranked: list[tuple[Any, Reading]] = []
     for order, (counts, (listed, axis)) in enumerate(candidates.items()):
         plan = _plan(tables, counts)
-        voices = sum(_voice(path, plan) for path in tables[0].sizes)
         # Lists of pictures with one channel agree on that 1 as well as on their length.
         trivial = all(count == 1 for count in counts)
         evidence = "length of lists" if listed else "a dimension that the tensors agree on"
-        ranked.append(((-voices, trivial, listed, axis, order), Reading(counts, plan, evidence)))
+        for made in _with_runs(tables, Reading(counts, plan, evidence)):
+            voices = sum(_voice(path, made.plan) for path in tables[0].sizes)
+            ranked.append(((-voices, trivial, listed, axis, order), made))
     return [reading for _, reading in sorted(ranked, key=lambda pair: pair[0])]
 
 
@@ -209,6 +216,21 @@ def _plan(tables: Sequence[_Table], counts: tuple[int, ...]) -> dict[Path, int]:
     return plan
 
 
+def _with_runs(tables: Sequence[_Table], reading: Reading) -> list[Reading]:
+    """Return the reading, and before it the same with flattened tensors, whose first dimension is a multiple."""
+    runs = {}
+    for path in tables[0].sizes:
+        lengths = [table.sizes.get(path, (0,))[0] for table in tables]
+        if any(path[: len(at)] == at for at in reading.plan) or min(reading.counts) < 1:
+            continue
+        run = lengths[0] // reading.counts[0]
+        if run > 1 and lengths == [run * count for count in reading.counts] and max(reading.counts) > 1:
+            runs[path] = -run
+    if not runs:
+        return [reading]
+    return [Reading(reading.counts, {**reading.plan, **runs}, f"{reading.evidence}, some flattened", True), reading]
+
+
 def _axes(tables: Sequence[_Table], path: Path, counts: tuple[int, ...]) -> list[int]:
     shapes = [table.sizes.get(path, ()) for table in tables]
     fewest = min(len(shape) for shape in shapes)
@@ -218,5 +240,7 @@ def _axes(tables: Sequence[_Table], path: Path, counts: tuple[int, ...]) -> list
 def _voice(path: Path, plan: Mapping[Path, int]) -> float:
     for at, place in plan.items():
         if path[: len(at)] == at:
+            if place < LISTED:
+                return _RUN_VOICE
             return 1.0 if place == LISTED else _VOICES[min(place, 2)]
     return 0.0

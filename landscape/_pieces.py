@@ -31,10 +31,14 @@ def take(batch: Any, plan: Mapping[Path, int], chosen: Sequence[int], path: Path
             return batch
         sequences = unpack_sequence(batch)
         return pack_sequence([sequences[index] for index in chosen], enforce_sorted=False)
-    if isinstance(batch, torch.Tensor):
-        return batch if place is None else batch.index_select(place, torch.tensor(chosen, device=batch.device))
-    if isinstance(batch, np.ndarray):
-        return batch if place is None else batch.take(chosen, axis=place)
+    if isinstance(batch, (torch.Tensor, np.ndarray)):
+        if place is None:
+            return batch
+        if place < LISTED:  # runs of -place entries
+            chosen, place = [-place * index + k for index in chosen for k in range(-place)], 0
+        if isinstance(batch, np.ndarray):
+            return batch.take(chosen, axis=place)
+        return batch.index_select(place, torch.tensor(chosen, device=batch.device))
     inside = opened(batch)
     if inside is None:
         return batch
@@ -65,9 +69,10 @@ def join(parts: Sequence[Any], plan: Mapping[Path, int], path: Path = ()) -> Any
     if isinstance(first, (torch.Tensor, np.ndarray)):
         if place is None:
             return _shared(parts)
+        axis = max(place, 0)  # runs lie along the first
         if isinstance(first, np.ndarray):
-            return np.concatenate(parts, axis=place)
-        return torch.cat(list(parts), dim=place)
+            return np.concatenate(parts, axis=axis)
+        return torch.cat(list(parts), dim=axis)
     inside = [opened(part) for part in parts]
     if any(one is None for one in inside):
         return _shared(parts)

@@ -48,6 +48,7 @@ class Weighting:
             "given", "measured" or "batches".
         summed: Whether the loss of a batch is a sum, which is then divided here.
         constant: What the step divides its sum by, a number that does not depend on the batch.
+        flattened: Whether a reading with flattened tensors was found to hold.
         evidence: How this was found, in a sentence.
     """
 
@@ -56,6 +57,7 @@ class Weighting:
     summed: bool = False
     constant: float = 1.0
     evidence: str = ""
+    flattened: bool = False
 
     @property
     def by_hand(self) -> bool:
@@ -114,6 +116,8 @@ def weigh(
     # A mean over nothing is NaN where whoever wrote the loss masks examples by hand.
     if not counted or (known is not None and known.by_hand and all(look.loss != look.loss for look in counted)):
         raise NoTargets(_NOTHING)
+    if noisy or given is not None or (known is not None and not known.flattened):
+        readings = [reading for reading in readings if not reading.flattened]  # nothing checks them here
     reading, measured = readings[0], None
     if given is None and sum(reading.counts) == 1:
         known = Weighting("examples", "examples", evidence="there is one example, so sum and mean are the same")
@@ -149,12 +153,16 @@ def _found(
         # A less likely reading must hold for every tensor, and be seen in a cut.
         if number and (not first or any(outside(batch, reading.plan) is not None for batch in made.batches)):
             continue
-        trials = [trial for trial in made.trials(_PRESENT) if not number or trial.rest is not None]
+        # Where all losses are equal, as at the beginning, wrong runs agree at the present weights too.
+        points = _PRESENT + _DISTURBED if reading.flattened else _PRESENT
+        trials = [trial for trial in made.trials(points) if not number or trial.rest is not None]
         first = first or trials
         again = functools.partial(made.trials, _DISTURBED)
         weighting = _explained(trials, again, looks, reading.counts, tol)
         if weighting is not None:
-            return weighting, reading, None
+            return dataclasses.replace(weighting, flattened=reading.flattened), reading, None
+    if any(reading.flattened for reading in readings):
+        return _found([reading for reading in readings if not reading.flattened], looks, experiment, tol)
     reading = readings[0]
     if not first:
         return _unchecked(looks), reading, None

@@ -43,6 +43,9 @@ BATCHES = {
     "texts beside": ([{"text": ["a"] * 4, "x": zeros(4, 2)}], [4]),
     "declared graphs": ([types.SimpleNamespace(x=zeros(9, 2), edge_index=zeros(2, 20), num_graphs=3)], [3]),
     "declared size": ([types.SimpleNamespace(x=zeros(4, 2), batch_size=torch.Size([4]))], [4]),
+    "flattened targets": ([(zeros(4, 5), zeros(20)), (zeros(2, 5), zeros(10))], [4, 2]),
+    "flattened targets first": ([{"labels": zeros(20), "tokens": zeros(4, 5)}], [4]),
+    "time first, a multiple": ([(zeros(2, 10), zeros(10))], [10]),
     "a scalar beside": ([{"name": "a", "inputs": [torch.tensor(1.0), zeros(7)]}], [7]),
 }
 
@@ -59,6 +62,17 @@ def test_what_the_loader_collated_is_believed():
     known = readings([(zeros(7, 2), zeros(7, 2))], [2])[0]
     assert known.counts == (2,)
     assert take((zeros(7, 2), zeros(7, 2)), known.plan, [0])[0].shape == (7, 1)
+
+
+def test_flattened_tensors_are_cut_in_runs_and_read_whole_by_another_reading():
+    batch = (torch.arange(4), torch.arange(12))
+    flat, plain = readings([batch])[:2]
+    assert flat.flattened
+    assert not plain.flattened
+    piece = take(batch, flat.plan, [3, 1])
+    assert piece[1].tolist() == [9, 10, 11, 3, 4, 5]
+    assert join([piece, piece], flat.plan)[1].tolist() == 2 * piece[1].tolist()
+    assert outside(batch, plain.plan) == (12,)
 
 
 CUT = [name for name, (batches, counts) in BATCHES.items() if counts[0] > 2 and "declared graphs" not in name]
