@@ -15,8 +15,8 @@ from landscape._errors import MeasurementError
 from landscape._examples import Reading, readings
 from landscape._loss_functions import reduction_of
 from landscape._step import SkippedBatch
-from landscape._trials import Look, tolerance
-from landscape._weighing import Weighed, Weighting, agree, require_function, weigh
+from landscape._trials import Look, agree, require_function, tolerance
+from landscape._weighing import Weighed, Weighting, weigh
 from landscape.losses import LossCounter, LossWatcher
 
 if TYPE_CHECKING:

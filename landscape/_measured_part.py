@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -84,6 +84,10 @@ class MeasuredPart:
             yield
         finally:
             self._tensors, self.dtype = before
+
+    def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
+        return self._tensors.flatten(tensors)
 
     def start(self) -> torch.Tensor:
         """Return a copy of the module's present trainable parameters, shape (P,)."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from landscape._errors import MeasurementError
 from landscape.losses import LossCounts
 
 # Losses whose noise is fixed by a seed draw other numbers for other cuts: only a sum and a mean can be told apart.
@@ -149,3 +150,28 @@ def _close(value: float | None, expected: float, tol: float, *others: float) -> 
         return False
     scale = max(abs(value), abs(expected), *(abs(other) for other in others))
     return abs(value - expected) <= tol * scale
+
+
+def require_function(losses: Sequence[torch.Tensor]) -> None:
+    """Refuse a loss that comes out differently when it is evaluated again.
+
+    Args:
+        losses: Two evaluations of the loss of one batch.
+
+    Raises:
+        MeasurementError: They differ by more than rounding.
+    """
+    first, second = losses
+    # Reductions on many threads may differ in the last bits; randomness differs by far more.
+    if not agree(first, second):
+        raise MeasurementError(
+            f"the loss of one batch came out as {float(first):.8g} and then as {float(second):.8g}: it is not a "
+            "function of the parameters. Usual causes: dropout called with its default training=True, noise or "
+            "sampling in the step, a counter that changes the loss, non-deterministic kernels. Fix the cause, or "
+            "pass noise_seed=0 to measure one fixed draw of the noise"
+        )
+
+
+def agree(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two evaluations differ by rounding alone."""
+    return torch.allclose(first, second, rtol=1e-4, atol=1e-12, equal_nan=True)

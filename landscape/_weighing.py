@@ -11,8 +11,6 @@ import enum
 import functools
 from collections.abc import Callable, Sequence
 
-import torch
-
 from landscape._additivity import Experiment
 from landscape._claims import BY_TARGET, DIVISORS, claimed, constant, kind_of, shares
 from landscape._errors import MeasurementError
@@ -277,28 +275,3 @@ _COMPARES = (
     "the loss of a batch is neither a mean nor a sum over its examples: it compares examples with each other, or adds "
     "terms that divide by different numbers"
 )
-
-
-def require_function(losses: Sequence[torch.Tensor]) -> None:
-    """Refuse a loss that comes out differently when it is evaluated again.
-
-    Args:
-        losses: Two evaluations of the loss of one batch.
-
-    Raises:
-        MeasurementError: They differ by more than rounding.
-    """
-    first, second = losses
-    # Reductions on many threads may differ in the last bits; randomness differs by far more.
-    if not agree(first, second):
-        raise MeasurementError(
-            f"the loss of one batch came out as {float(first):.8g} and then as {float(second):.8g}: it is not a "
-            "function of the parameters. Usual causes: dropout called with its default training=True, noise or "
-            "sampling in the step, a counter that changes the loss, non-deterministic kernels. Fix the cause, or "
-            "pass noise_seed=0 to measure one fixed draw of the noise"
-        )
-
-
-def agree(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two evaluations differ by rounding alone."""
-    return torch.allclose(first, second, rtol=1e-4, atol=1e-12, equal_nan=True)

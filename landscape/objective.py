@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -197,10 +197,6 @@ class Objective(BatchLosses):
     def derivatives(self) -> Derivatives:
         """Verdicts on whether gradient and Hessian products are the loss's, shared by all that `at`, `to`, ... make."""
         return self._derivatives
-
-    def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
-        return self._tensors.flatten(tensors)
 
     def at(self, vector: torch.Tensor, buffers: dict[str, torch.Tensor] | None = None) -> Objective:
         """Return the same objective with another default point, so that any measure can be taken there.
