@@ -13,6 +13,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
         "_loss_surface": ["LossSurface"],
         "_mode_connectivity": ["ModeConnectivity"],
         "_sharpness": ["Sharpness"],
+        "_sharpness_monitor": ["SharpnessMonitor"],
         "_swa_trajectory": ["SWATrajectory"],
     },
 )
@@ -26,5 +27,6 @@ __all__ = [
     "ModeConnectivity",
     "SWATrajectory",
     "Sharpness",
+    "SharpnessMonitor",
     "default_callbacks",
 ]

@@ -224,15 +224,26 @@ class LandscapeCallback(Recording, CallbackBase):
             with self._failures.passing("describe the measured data"):
                 session.describe_group(self._group, session.describe(*where))
                 self._described = True
+        objective, held_out = self._placed(trainer, objective, held_out)
+        with objective.session():
+            train, held = self._evaluated(session, objective, held_out, where)
+            row |= losses(train, held)
+            return self.take(objective, held_out, train, trainer)
+
+    def _placed(
+        self, trainer: Any, objective: Objective, held_out: Objective | None
+    ) -> tuple[Objective, Objective | None]:
+        """Return the objectives at the weights that are measured."""
         if self.weights == "iterate":
-            train, held = session.evaluations(*where)
-        else:
-            average = average_for(self, trainer, objective.layout)
-            objective = objective.at(*average)
-            held_out = held_out and held_out.at(*average)
-            train, held = evaluate(objective, held_out)
-        row |= losses(train, held)
-        return self.take(objective, held_out, train, trainer)
+            return objective, held_out
+        average = average_for(self, trainer, objective.layout)
+        return objective.at(*average), held_out and held_out.at(*average)
+
+    def _evaluated(
+        self, session: Session, objective: Objective, held_out: Objective | None, where: tuple[Any, ...]
+    ) -> tuple[Evaluation, Evaluation]:
+        """Return loss and error at the weights that are measured, of the present ones once for all callbacks."""
+        return session.evaluations(*where) if objective.at_module else evaluate(objective, held_out)
 
     def take(
         self, objective: Objective, held_out: Objective | None, train: Evaluation, trainer: Any = None

@@ -11,7 +11,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from landscape.callbacks import HessianSpectrum
+from landscape import Objective
+from landscape.callbacks import HessianSpectrum, SharpnessMonitor
+from landscape.curvature import hessian, top_eigenpairs
 
 N = 100
 
@@ -58,3 +60,53 @@ def test_the_largest_eigenvalue_settles_at_two_over_the_learning_rate(tmp_path, 
     assert np.all(np.abs(settled - 2 / lr) < 0.1 * 2 / lr)
     # Beyond stability, and the loss falls all the same.
     assert data["train_loss"].values[-1] < 0.2 * data["train_loss"].values[0]
+
+
+class Before(pl.Callback):
+    """Keeps the weights before and after every tenth step."""
+
+    def __init__(self):
+        self.before, self.after = {}, {}
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if (trainer.global_step + 1) % 10 == 0:
+            self.before[trainer.global_step + 1] = nn.utils.parameters_to_vector(pl_module.parameters()).detach()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step % 10 == 0:
+            self.after[trainer.global_step] = nn.utils.parameters_to_vector(pl_module.parameters()).detach()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lr", [0.1, 0.4])
+def test_the_monitor_follows_the_edge_at_every_tenth_step(tmp_path, lr):
+    seen, loader = Before(), digits()
+    monitor = SharpnessMonitor(every_n_steps=10, on_error="raise")
+    seed_all()
+    trainer = make_trainer(tmp_path, [seen, monitor], max_steps=600, max_epochs=-1, logger=False)
+    trainer.fit(Descent(lr), loader)
+    data = run_of(trainer).dataset("sharpness_monitor")
+    assert data["step"].values.tolist() == list(range(10, 601, 10))
+    whole = Objective.from_lightning(trainer.lightning_module, [next(iter(loader))])
+    top, along = [], []
+    for step in data["step"].values:
+        objective = whole.at(seen.before[step])
+        exact = float(top_eigenpairs(hessian(objective), 1, tol=1e-4).values[0])
+        top.append(float(data["lambda_max"].sel(step=step)) / exact - 1)
+        along.append(float(data["critical_sharpness"].sel(step=step)) / line_search(objective, seen, step, lr) - 1)
+    print(f"lr {lr}: lambda_max within {np.abs(top).max():.2%}, critical sharpness within {np.abs(along).max():.2%}")
+    assert np.abs(top).max() < 0.05
+    assert np.abs(along).max() < 0.07
+    assert data["n_matvecs"].values[1:].max() <= 6  # one along the step, five for the eigenvalue
+    assert data["n_evaluations"].values[1:].max() <= 7
+
+
+def line_search(objective, seen, step, lr):
+    """2/ηc by its definition: the smallest of many learning rates at which the loss is above its start."""
+    weights, update = seen.before[step], seen.after[step] - seen.before[step]
+    start = float(objective.loss(weights))
+    with objective.session():
+        for rate in lr * np.geomspace(0.3, 1000, 1500):  # 0.5 % apart
+            if float(objective.loss(weights + rate / lr * update)) > start:
+                return 2 / rate
+    raise AssertionError("the loss never rises along the update")

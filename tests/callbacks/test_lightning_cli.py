@@ -32,6 +32,7 @@ OWN = {
     | {"z": [0.1, 1.0], "engine": "lanczos", "tol": 0.01, "trace_tol": 0.1, "every_n_epochs": 2},
     "Sharpness": {"rho_sam": 0.1, "draws": 4, "steps": 2, "worst_group": 12, "every_n_steps": 2}
     | {"measures": ["sam", {"worst_case": {"rho": 0.1, "norm": "linf"}}, ["average_case", {"rho": [0.1, 0.2]}]]},
+    "SharpnessMonitor": {"measures": ["critical_sharpness", "lambda_max"], "max_matvecs": 4, "every_n_steps": 2},
     "Compressibility": {"tolerances": [0.1, 0.3], "family": ["uniform-tensor"], "noise_radius": "tensor"}
     | {"law": True},
     "LearningCoefficient": {"chains": 1, "draws": 8, "gamma": 10.0, "method": "rmsprop", "step_size": 1e-4, "n": 100}
