@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "_labels": ["label_of"],
         "_report": ["write_report"],
         "_learning_coefficient": ["plot_learning_coefficient"],
+        "_monitor": ["plot_monitor"],
         "_ranking": ["rank_correlations"],
         "_ranking_plot": ["plot_rank_correlations"],
         "_rate_distortion": ["plot_rate_distortion"],

@@ -53,6 +53,13 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "gradient_norm_adaptive": ("adaptive gradient norm", ""),
     "fisher_rao": ("Fisher–Rao norm", ""),
     "lambda_max_chc": ("λmax(CHC)", ""),
+    "critical_sharpness": ("critical sharpness 2/ηc", "1/learning rate"),
+    "critical_sharpness_quadratic": ("critical sharpness of the quadratic model", "1/learning rate"),
+    "directional_sharpness": ("curvature along the update", ""),
+    "update_slope": ("first-order change of the loss along the update", ""),
+    "update_norm": ("l2 norm of the update", ""),
+    "preconditioned_sharpness": ("preconditioned sharpness", "1/learning rate"),
+    "gradient_noise_scale": ("gradient noise scale", "examples"),
     "trace_chc": ("Tr(CHC)", ""),
     "relative_flatness": ("relative flatness κ_Tr (large: sharp)", ""),
     "relative_flatness_max": ("relative flatness κ_max (large: sharp)", ""),
@@ -101,6 +108,7 @@ _NOT_INVARIANT = frozenset(
         "m_sharpness",
         "asam",
         "gradient_norm",
+        "directional_sharpness",
     }
     | {"average_case_plain", "average_case_plain_linf", "worst_case_plain", "worst_case_plain_linf", "keskar"}
     | {"keskar_subspace", "pac_bayes", "random_radius_plain"}

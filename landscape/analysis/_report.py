@@ -18,6 +18,7 @@ from landscape._errors import LandscapeError
 from landscape.analysis._connectivity import plot_connectivity
 from landscape.analysis._flatness import plot_flatness_compressibility
 from landscape.analysis._learning_coefficient import plot_learning_coefficient
+from landscape.analysis._monitor import plot_monitor
 from landscape.analysis._rate_distortion import plot_rate_distortion
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._report_page import PAGE
@@ -31,6 +32,7 @@ from landscape.record import Run
 # Title, picture and the group that it needs, in the order of the page.
 _OF_ONE_RUN: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("Sharpness", plot_sharpness, "sharpness"),
+    ("Sharpness along the steps", plot_monitor, "sharpness_monitor"),
     ("Hessian spectrum", plot_spectrum, "hessian_spectrum"),
     ("Weight averaging", plot_swa, "swa_trajectory"),
     ("Mode connectivity", plot_connectivity, "mode_connectivity"),

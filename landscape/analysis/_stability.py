@@ -1,11 +1,73 @@
-"""The curvature at which a step of gradient descent no longer contracts, from the recorded optimiser."""
+"""The curvature at which a step of an optimizer no longer contracts, from the recorded optimizer."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 _GRADIENT_DESCENT = frozenset({"sgd", "gd"})
+_ADAM = frozenset({"adam", "adamw"})
+_DIVIDES = frozenset({"rmsprop", "adagrad"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """A stability line over a training.
+
+    Attributes:
+        factor: What stands over the learning rate η.
+        shift: What is added to factor/η.
+        label: The line in words.
+    """
+
+    factor: float
+    shift: float
+    label: str
+
+    def at(self, rate: Any) -> np.ndarray:
+        """Return the line for learning rates; NaN where the rate is not known or 0."""
+        rate = np.asarray(rate, dtype=np.float64)
+        known = np.isfinite(rate) & (rate > 0)
+        line = np.full(rate.shape, np.nan)
+        line[known] = self.factor / rate[known] + self.shift
+        return line
+
+
+def preconditioned_threshold(optimizer: Any) -> Threshold | None:
+    """Return the stability line of the preconditioned sharpness λmax(P^{-½} H P^{-½}).
+
+    With P frozen: (2+2β₁)/((1−β₁)η) for Adam, 38/η at β₁ = 0.9; with AdamW's decoupled decay λ,
+    (1+β₁)(2−ηλ)/((1−β₁)η). (2+2μ)/η for RMSprop with momentum μ, 2/η for Adagrad. Coupled decay is part of the
+    preconditioned sharpness itself, so it does not move the line.
+
+    Args:
+        optimizer: The root attribute `optimizer` of a run: `name`, `betas`, `momentum`, `weight_decay`.
+
+    Returns:
+        The line; None for optimizers without one.
+
+    Source: Cohen et al. 2022, arXiv:2207.14484, section 2; the shift by decoupled decay is the same calculation with
+    the weights multiplied by 1 − ηλ in each step.
+    """
+    settings = optimizer if isinstance(optimizer, Mapping) else {}
+    name = _name(settings)
+    if name in _ADAM:
+        first = float((settings.get("betas") or (0.9, 0.999))[0])
+        decoupled = name == "adamw" or bool(settings.get("decoupled_weight_decay"))
+        decay = float(settings.get("weight_decay") or 0.0) if decoupled else 0.0
+        label = f"(2+2β₁)/((1−β₁)η), β₁ = {first:g}"
+        return Threshold((2 + 2 * first) / (1 - first), -decay * (1 + first) / (1 - first), label)
+    if name in _DIVIDES:
+        momentum = float(settings.get("momentum") or 0.0)
+        return Threshold(2 + 2 * momentum, 0.0, f"(2+2μ)/η, μ = {momentum:g}" if momentum else "2/η")
+    return None
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("name", "SGD")).rsplit(".", 1)[-1].lower()
 
 
 def stability_threshold(optimizer: Any) -> tuple[float, str] | None:
@@ -20,13 +82,12 @@ def stability_threshold(optimizer: Any) -> tuple[float, str] | None:
 
     Returns:
         The factor and its label; None for optimisers that precondition the gradient, whose threshold is not on the
-        Hessian alone.
+        Hessian alone: see `preconditioned_threshold`.
 
     Source: Cohen et al. 2021, arXiv:2103.00065, section 2 and appendix B.
     """
     settings = optimizer if isinstance(optimizer, Mapping) else {}
-    name = str(settings.get("name", "SGD")).rsplit(".", 1)[-1].lower()
-    if name not in _GRADIENT_DESCENT:
+    if _name(settings) not in _GRADIENT_DESCENT:
         return None
     momentum = float(settings.get("momentum") or 0.0)
     dampening = float(settings.get("dampening") or 0.0)

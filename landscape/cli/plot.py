@@ -32,6 +32,7 @@ _OF_SEVERAL = {
 _OF_ONE_RUN = {
     "spectrum": analysis.plot_spectrum,
     "sharpness": analysis.plot_sharpness,
+    "monitor": analysis.plot_monitor,
     "connectivity": analysis.plot_connectivity,
     "surface": analysis.plot_surface,
     "swa": analysis.plot_swa,

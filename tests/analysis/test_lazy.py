@@ -44,6 +44,7 @@ def test_the_public_names() -> None:
         "plot_evidence",
         "plot_flatness_compressibility",
         "plot_learning_coefficient",
+        "plot_monitor",
         "plot_rank_correlations",
         "plot_rate_distortion",
         "plot_sharpness",
