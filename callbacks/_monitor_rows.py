@@ -55,15 +55,18 @@ class Step:
         return self.update
 
 
-def directional_row(objective: Objective, step: Step, operator: SymmetricOperator, decay: Decay) -> dict[str, Any]:
-    """Take the curvature along the update."""
+def directional_row(
+    objective: Objective, step: Step, operator: SymmetricOperator, decay: Decay
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """Take the curvature along the update; return the row and the product HΔ."""
     found = directional_sharpness(objective, step.known, step.learning_rate, operator, weight_decay=decay)
-    return {
+    row = {
         "directional_sharpness": found.value,
         "critical_sharpness_quadratic": found.critical,
         "update_slope": found.slope,
         "update_norm": float(torch.linalg.vector_norm(step.known)),
     }
+    return row, found.product
 
 
 def critical_row(
@@ -110,18 +113,20 @@ def top_row(
         operator: Its Hessian.
         previous: The last event.
         optimizers: The optimizers whose preconditioner counts.
-        **settings: tol, max_matvecs and seed.
+        **settings: tol, max_matvecs, seed, and the update with its product as `known`.
 
     Returns:
         The row, and what the next event begins from.
     """
     if optimizers is None:
-        found = track(operator, previous, k=1, **settings)
+        # Two pairs: at the edge of stability a second eigenvalue comes up next to the first, and one would miss it.
+        found = track(operator, previous, k=min(2, operator.shape[0]), **settings)
     else:
         found = preconditioned_sharpness(objective, optimizers, previous, operator, **settings).tracked
     value, residual, converged = monitor_columns(name)
     pairs = found.pairs
-    return {value: pairs.values[0], residual: pairs.residuals[0], converged: np.int8(pairs.converged)}, found
+    each = np.int8(pairs.converged_each[0])
+    return {value: pairs.values[0], residual: pairs.residuals[0], converged: each}, found
 
 
 def noise_row(objective: Objective, groups: int) -> dict[str, Any]:

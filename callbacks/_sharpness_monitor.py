@@ -46,16 +46,16 @@ class SharpnessMonitor(LandscapeCallback):
     `landscape.sharpness` for the functions, and `landscape plot --kind monitor` for the picture.
 
     Cost of an event: up to 7 forward passes (24 at the first), a gradient, the graph of one differentiation, a product
-    along the update, and 3 to 5 for an eigenvalue.
+    along the update, and 3 to 5 for an eigenvalue, which the product along the update helps to find.
 
     Memory: one copy of the parameters between the optimizer step and the end of its batch, at measured steps only;
-    three vectors between events for each tracked eigenvalue; during an event some 25 more and the Hessian's graph.
+    five vectors between events for the tracked eigenvalue; during an event some 30 more and the Hessian's graph.
 
     Args:
         measures: Any of "critical_sharpness", "directional_sharpness", "lambda_max", "preconditioned_sharpness" and
             "gradient_noise_scale". By default the first two, and the eigenvalue that has a stability line: the
             preconditioned one for Adam, AdamW, RMSprop and Adagrad, λmax for all others.
-        max_matvecs: Most products for an eigenvalue once it is tracked, at least 3.
+        max_matvecs: Most products for an eigenvalue once it is tracked, at least 4.
         tol: Relative accuracy of the eigenvalues at which fewer products suffice.
         noise_groups: Number of groups that the examples are cut into for the gradient noise scale, where there are
             fewer batches.
@@ -84,7 +84,7 @@ class SharpnessMonitor(LandscapeCallback):
         if every_n_epochs is None and every_n_steps is None:
             every_n_steps = _EVERY_N_STEPS
         super().__init__(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, examples=examples, **common)
-        counts(3, max_matvecs=max_matvecs)
+        counts(4, max_matvecs=max_matvecs)
         counts(2, noise_groups=noise_groups)
         positive(tol=tol)
         if self.weights != "iterate":
@@ -174,6 +174,7 @@ class SharpnessMonitor(LandscapeCallback):
             self._tracked, self._tracked_layout = {}, objective.layout
         operators: list[SymmetricOperator] = []
         slope: list[float] = []
+        update: list[tuple[torch.Tensor, torch.Tensor]] = []
 
         def operator() -> SymmetricOperator:
             if not operators:
@@ -181,8 +182,10 @@ class SharpnessMonitor(LandscapeCallback):
             return operators[0]
 
         def directional() -> dict[str, Any]:
-            row = directional_row(objective, step, operator(), coupled_decay(objective, trainer.optimizers))
+            decay = coupled_decay(objective, trainer.optimizers)
+            row, product = directional_row(objective, step, operator(), decay)
             slope.append(row["update_slope"])
+            update.append((step.known, product))
             return row
 
         def critical() -> dict[str, Any]:
@@ -191,7 +194,8 @@ class SharpnessMonitor(LandscapeCallback):
             return row
 
         def top(name: str) -> dict[str, Any]:
-            settings = {"tol": self.tol, "max_matvecs": self.max_matvecs, "seed": self.seed}
+            known = update[0] if update else None
+            settings = {"tol": self.tol, "max_matvecs": self.max_matvecs, "seed": self.seed, "known": known}
             optimizers = step.optimizers if name == PRECONDITIONED else None
             row, self._tracked[name] = top_row(
                 name, objective, operator(), self._tracked.get(name), optimizers, **settings

@@ -58,6 +58,7 @@ def track(
     gradient: torch.Tensor | None = None,
     seed: int = 0,
     max_matvecs: int | None = None,
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Tracked:
     """Follow the k largest eigenpairs from the last event to this one, in k + 2 products where they turn slowly.
 
@@ -86,6 +87,9 @@ def track(
         max_matvecs: Most products of a warm start, k + 21 by default, k + 2 at least; values that have not
             converged by then say so.
 
+        known: A vector and its product with the operator now, each of shape (P,). A warm start takes it in without
+            multiplying. The optimizer's last update is a good one: it leans into eigenvectors that come up.
+
     Returns:
         The pairs, the subspace's rotation, and the start of the next event.
 
@@ -111,7 +115,8 @@ def track(
             f"P={operator.shape[0]} were asked for; begin with previous=None"
         )
     if previous is not None and operator.shape[0] > 2 * most:
-        found = _warm(operator, previous.basis[:, : k + _SPARE], k, tol, fallback, most, seed)
+        space = WarmSpace(operator, previous.basis[:, : k + _SPARE], k, known)
+        found = _warm(space, k, tol, fallback, most, seed)
     if found is None:
         found = _cold(operator, k, seed)
     pairs, basis, correction = found
@@ -125,14 +130,13 @@ def track(
 
 
 def _warm(
-    operator: SymmetricOperator, start: torch.Tensor, k: int, tol: float, fallback: float, most: int, seed: int
+    space: WarmSpace, k: int, tol: float, fallback: float, most: int, seed: int
 ) -> tuple[Eigenpairs, torch.Tensor, float] | None:
     """Go on from the last vectors: the pairs, the next start, the largest relative correction; None where lost."""
-    space = WarmSpace(operator, start, k)
     space.grow()
     if not space.correction.max() <= fallback:
         return None
-    while space.count < most and space.bounds.max() > tol:
+    while space.products < most and space.bounds.max() > tol:
         space.grow()
     vectors, residuals = space.ritz()
     each = space.bounds <= tol
@@ -142,7 +146,7 @@ def _warm(
         residuals=residuals,
         converged_each=each,
         converged=np.bool_(each.all()),
-        n_matvecs=space.count,
+        n_matvecs=space.products,
         seed=seed,
     )
     return pairs, space.leading(k + _SPARE), float(space.correction.max())

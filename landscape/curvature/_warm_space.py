@@ -9,6 +9,8 @@ from landscape.curvature._operator import SymmetricOperator
 
 # Residuals that make up less than this share of one another's span add no direction of their own.
 _DEPENDENT = 1e-4
+# A known vector must have this share of its length outside of the start: rounding of its image grows by the inverse.
+_NEARLY_WITHIN = 0.05
 
 
 class WarmSpace:
@@ -28,6 +30,8 @@ class WarmSpace:
         operator: The operator, shape (P, P).
         start: Vectors to begin with, shape (P, m), all of which are multiplied.
         k: Number of wanted pairs, the largest ones.
+        known: A vector and its product, each of shape (P,), that cost no further product. It is left out where it lies
+            nearly within the start, as rounding would then decide its image.
 
     Attributes:
         values: The wanted eigenvalues, largest first, shape (k,), float64.
@@ -38,18 +42,44 @@ class WarmSpace:
     Source: Davidson 1975, doi:10.1016/0021-9991(75)90065-0 (one direction after the other, from the residuals).
     """
 
-    def __init__(self, operator: SymmetricOperator, start: torch.Tensor, k: int):
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        start: torch.Tensor,
+        k: int,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ):
         self._operator = operator
         self._k = k
-        self._begun_with = start.shape[1]
         self.basis = torch.linalg.qr(start.to(operator.device, operator.dtype))[0]
         self.image = operator @ self.basis
+        if known is not None:
+            self._take_in(*(part.to(self.basis) for part in known))
+        self._begun_with = self.count
+        self._given = self.count - start.shape[1]
         self._solve()
+
+    def _take_in(self, vector: torch.Tensor, product: torch.Tensor) -> None:
+        """Add a vector whose product is known, less what lies within the basis."""
+        length = torch.linalg.vector_norm(vector)
+        direction = _without(vector[:, None] / length, self.basis)
+        rest = torch.linalg.vector_norm(direction)
+        if not rest > _NEARLY_WITHIN:
+            return
+        inside = self.basis.T @ vector[:, None] / length
+        image = (product[:, None] / length - self.image @ inside) / rest
+        self.basis = torch.cat([self.basis, direction / rest], dim=1)
+        self.image = torch.cat([self.image, image], dim=1)
 
     @property
     def count(self) -> int:
-        """Number of directions, each of which was one product."""
+        """Number of directions."""
         return self.basis.shape[1]
+
+    @property
+    def products(self) -> int:
+        """Number of products: one a direction, but for the known one."""
+        return self.count - self._given
 
     def grow(self) -> None:
         """Multiply one more direction: the one in which most of the wanted eigenvectors lies that is outside of W."""

@@ -29,10 +29,12 @@ class DirectionalSharpness(Estimate):
         critical: −ΔᵀHΔ/(η Δᵀg), the critical sharpness of the quadratic model of the loss. It is negative where the
             curvature is negative, or where the update climbs.
         slope: Δᵀg, the change of the loss to first order.
+        product: HΔ, shape (P,), without weight decay.
     """
 
     critical: float
     slope: float
+    product: torch.Tensor
 
 
 @of_objective
@@ -49,7 +51,7 @@ def directional_sharpness(
     The first is the curvature of the loss along the update Δ. The second is 2/η' for the learning rate η' at which the
     quadratic model g·Δ + ½ΔᵀHΔ is back at zero: `critical_sharpness` where the loss is quadratic along the update.
 
-    Memory: two vectors of the parameters' length beside the update, and what the operator holds.
+    Memory: three vectors of the parameters' length beside the update, and what the operator holds.
 
     Args:
         objective: The loss over the measured examples, at the weights before the step.
@@ -61,7 +63,7 @@ def directional_sharpness(
             names of parameters. Then H is H + diag λ and g is g + λw. Leave decoupled decay out.
 
     Returns:
-        Both numbers, and the slope Δᵀg.
+        Both numbers, the slope Δᵀg, and the product HΔ.
 
     Raises:
         MeasurementError: The gradient or the product is not finite, or the update is zero or not finite.
@@ -81,4 +83,4 @@ def directional_sharpness(
         curvature = float(torch.dot(unit, product)) + decay_slope(weight_decay, layout, unit, unit)
         slope = float(torch.dot(update, gradient)) + decay_slope(weight_decay, layout, weights, update)
     critical = -curvature * float(length) ** 2 / (learning_rate * slope) if slope else float("nan")
-    return DirectionalSharpness(curvature, 0.0, 1, None, critical, slope)
+    return DirectionalSharpness(curvature, 0.0, 1, None, critical, slope, product * length)

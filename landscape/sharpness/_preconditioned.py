@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
@@ -46,6 +47,7 @@ def preconditioned_sharpness(
     tol: float = 1e-6,
     max_matvecs: int = 5,
     seed: int = 0,
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> PreconditionedSharpness:
     """Compute λmax(P^{-½} H P^{-½}), H the Hessian and P the diagonal by which the optimizer divides its gradients.
 
@@ -73,6 +75,8 @@ def preconditioned_sharpness(
         tol: Relative accuracy at which an event with `previous` ends early.
         max_matvecs: Most products of an event with `previous`, at least 3. A cold start takes what it needs.
         seed: Seed of a cold start.
+        known: A vector v and its product Hv, each of shape (P,), that a warm start takes in without multiplying, such
+            as the update of the last step. It is left out where v moves fixed coordinates, or decay differs by name.
 
     Returns:
         The eigenvalue with its residual and `converged`.
@@ -89,11 +93,25 @@ def preconditioned_sharpness(
         diagonal = preconditioner(objective, optimizer)
         decay = coupled_decay(objective, optimizer) if weight_decay is None else weight_decay
     base = hessian(objective) if operator is None else operator
-    scaled = stretched(base.weight_decay(decay) if decay else base, _inverse_root(diagonal))
-    found = track(scaled, previous, k=1, tol=tol, seed=seed, max_matvecs=max_matvecs)
+    root = _inverse_root(diagonal)
+    scaled = stretched(base.weight_decay(decay) if decay else base, root)
+    taken = None
+    if known is not None and not isinstance(decay, Mapping):
+        vector, product = known
+        taken = _in_coordinates(vector, product.add(vector, alpha=float(decay)), root)
+    found = track(scaled, previous, k=1, tol=tol, seed=seed, max_matvecs=max_matvecs, known=taken)
     pairs = found.pairs
     value, residual = float(pairs.values[0]), float(pairs.residuals[0])
-    return PreconditionedSharpness(value, 0.0, 1, seed, residual, bool(pairs.converged), found.n_matvecs, found)
+    return PreconditionedSharpness(value, 0.0, 1, seed, residual, bool(pairs.converged_each[0]), found.n_matvecs, found)
+
+
+def _in_coordinates(
+    vector: torch.Tensor, product: torch.Tensor, root: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return P^{½} v and its product P^{-½} H v; None where v leaves the coordinates that are not fixed."""
+    if bool((vector[root == 0] != 0).any()):
+        return None
+    return torch.where(root > 0, vector / root, 0.0), root * product
 
 
 def _inverse_root(diagonal: torch.Tensor) -> torch.Tensor:

@@ -259,7 +259,7 @@ def test_settings_copies_and_pickles():
     ("arguments", "message"),
     [
         ({"weights": "swa"}, "weights='swa' has no meaning here"),
-        ({"max_matvecs": 2}, "max_matvecs is 2; it must be at least 3"),
+        ({"max_matvecs": 3}, "max_matvecs is 3; it must be at least 4"),
         ({"measures": ["sharpness"]}, "measures is 'sharpness'; it must be 'critical_sharpness' or"),
         ({"measures": "lambda_max"}, "give a list"),
         ({"noise_groups": 1}, "noise_groups is 1"),

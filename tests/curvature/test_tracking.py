@@ -179,3 +179,21 @@ def test_a_digits_training_is_followed_to_one_percent():
     assert np.mean(products[None][1:]) < 16
     assert np.mean(products[None][6:]) < 13.5
     assert np.max(claims) < 0.01
+
+
+def test_a_vector_whose_product_is_known_is_taken_in_for_nothing():
+    values = torch.linspace(0, 1, 60, dtype=torch.float64) ** 4
+    matrix = torch.diag(values)
+    before = track(DenseOperator(matrix), k=1)
+    matrix[7, 7] = 3.0  # an eigenvector comes up that the last ones do not couple to
+    risen = torch.zeros(60, dtype=torch.float64)
+    risen[7], risen[3] = 2.0, 0.1
+    blind = DenseOperator(matrix)
+    assert float(track(blind, before, k=1).pairs.values[0]) == pytest.approx(1.0)
+    operator = DenseOperator(matrix)
+    found = track(operator, before, k=1, max_matvecs=3, known=(risen, matrix @ risen))
+    assert float(found.pairs.values[0]) == pytest.approx(3.0, rel=1e-6)
+    assert operator.n_matvecs == found.n_matvecs == 3
+    within = before.pairs.vectors[:, 0]
+    again = track(DenseOperator(matrix), before, k=1, known=(within, matrix @ within))  # nothing new: left out
+    assert float(again.pairs.values[0]) == pytest.approx(1.0)

@@ -42,6 +42,7 @@ def test_a_network_agrees_with_its_dense_hessian_at_one_product(cases):
     found = directional_sharpness(objective, -RATE * gradient.sign(), RATE, operator, gradient)
     sign = gradient.sign()
     assert operator.n_matvecs == 1
+    torch.testing.assert_close(found.product, -RATE * matrix @ sign)
     assert found.value == pytest.approx(float(sign @ matrix @ sign / (sign @ sign)), rel=1e-10)
     assert found.critical == pytest.approx(float(sign @ matrix @ sign / (sign @ gradient)), rel=1e-10)
     assert float(torch.linalg.eigvalsh(matrix)[0]) <= found.value <= float(torch.linalg.eigvalsh(matrix)[-1])
