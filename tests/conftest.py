@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +50,28 @@ def zoo(cases) -> dict[str, Any]:
     """The networks of tests/zoo.py by name."""
     module = _load("zoo")
     return {name: module.make(name, cases) for name in module.NAMES}
+
+
+def _forked(work: Callable[..., None], *args: Any) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forks of processes with threads, which the child leaves
+        child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        work(*args)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+@pytest.fixture(scope="session")
+def forked() -> Callable[..., int]:
+    """forked(work, *args) -> process id: run in a forked child, which starts warm and leaves without pytest's exit."""
+    return _forked
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -19,40 +20,33 @@ import landscape.sharpness
 import landscape.surface
 import landscape.volume
 
+STATEMENTS = {
+    "the package": "import landscape",
+    "bounds": "import landscape.bounds",
+    "bounds computed": "landscape.bounds.countable_bound(error=0.01, n=60000, bits=2000, delta=0.05)",
+    "names of bounds": "[getattr(landscape.bounds, name) for name in landscape.bounds.__all__]",
+    "names listed": "import landscape.curvature, landscape.sharpness, landscape.volume; assert dir(landscape)",
+    "record": "import landscape.record",
+    "certificates": "import landscape.certificates",
+    "cli": "import landscape.cli",
+    "analysis": "import landscape.analysis",
+}
 
-def loaded_by(statement: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after the statement."""
-    code = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Top-level modules that a fresh interpreter has loaded after each of the statements, taken in order."""
+    lines = ["import json, sys", "found = {}"]
+    for name, statement in STATEMENTS.items():
+        lines += [statement, f"found[{name!r}] = sorted({{name.partition('.')[0] for name in sys.modules}})"]
+    code = "\n".join([*lines, "print(json.dumps(found))"])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+    return {name: set(modules) for name, modules in json.loads(run.stdout).items()}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "landscape",
-        "landscape.analysis",
-        "landscape.bounds",
-        "landscape.certificates",
-        "landscape.cli",
-        "landscape.record",
-    ],
-)
-def test_light_imports_load_neither_torch_nor_lightning(module):
-    assert not loaded_by(f"import {module}") & {"torch", "lightning", "pytorch_lightning", "torchmetrics"}
-
-
-def test_bounds_are_computed_without_torch():
-    call = "landscape.bounds.countable_bound(error=0.01, n=60000, bits=2000, delta=0.05)"
-    names = "[getattr(landscape.bounds, name) for name in landscape.bounds.__all__]"
-    assert not loaded_by(f"import landscape.bounds; {call}; {names}") & {"torch", "lightning", "pytorch_lightning"}
-
-
-def test_listing_names_is_light_and_complete():
-    loaded = loaded_by(
-        "import landscape, landscape.curvature, landscape.sharpness, landscape.volume\nassert dir(landscape)"
-    )
-    assert not loaded & {"torch", "arviz_stats"}
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_light_imports_load_neither_torch_nor_lightning(loaded, name):
+    assert not loaded[name] & {"torch", "lightning", "pytorch_lightning", "torchmetrics", "arviz_stats"}
 
 
 def test_every_public_name_is_there():

@@ -5,30 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 import landscape.analysis
 
+LIGHT = [
+    "import landscape.analysis as a",
+    "a.label_of('trace'); a.kendall([1, 2, 3], [1, 2, 3]); a.summarize",
+    "a.granulated_kendall, a.sign_error, a.rank_correlations",
+]
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import landscape.analysis",
-        "import landscape.analysis as a; a.label_of('trace'); a.kendall([1, 2, 3], [1, 2, 3]); a.summarize",
-        "import landscape.analysis as a; a.granulated_kendall, a.sign_error, a.rank_correlations",
-    ],
-)
-def test_neither_torch_nor_matplotlib_is_loaded(code: str) -> None:
+
+def test_numbers_load_neither_torch_nor_matplotlib_and_plots_no_torch() -> None:
+    """One fresh interpreter takes the statements in order and says what is loaded after each."""
     heavy = "{'torch', 'pytorch_lightning', 'lightning', 'matplotlib'}"
-    check = f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"
+    statements = [*LIGHT, "[getattr(a, n) for n in a.__all__]"]
+    check = "\n".join(["import sys", *(f"{code}\nprint(sorted({heavy} & set(sys.modules)))" for code in statements)])
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_plotting_loads_no_torch() -> None:
-    check = "import sys, landscape.analysis as a; [getattr(a, n) for n in a.__all__]; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    *numbers, plots = done.stdout.splitlines()
+    assert numbers == ["[]"] * len(LIGHT)
+    assert plots == "['matplotlib']"
 
 
 def test_the_public_names() -> None:

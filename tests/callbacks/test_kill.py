@@ -53,19 +53,6 @@ def train(folder, epochs, ckpt=None):
     trainer.fit(Plain(lr=0.01), loader(generator=None, shuffle=False), ckpt_path=ckpt)
 
 
-def forked(work, *args):
-    """Run in a forked child, which leaves without pytest's own exit."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work(*args)
-        code = 0
-    finally:
-        os._exit(code)
-
-
 def acknowledging(folder, pipe):
     append = Session.append
 
@@ -77,7 +64,7 @@ def acknowledging(folder, pipe):
     train(folder, EPOCHS)
 
 
-def kill_one(folder, delay):
+def kill_one(forked, folder, delay):
     """Train in a child, kill it `delay` seconds after its first row, and return the acknowledged rows."""
     read, write = os.pipe()
     child = forked(acknowledging, folder, write)
@@ -111,7 +98,7 @@ def check(path, acknowledged):
     return run
 
 
-def go_on(folder):
+def go_on(forked, folder):
     """Resume from the last checkpoint, and compare with a training that was never stopped."""
     checkpoint = folder / "last.ckpt"
     child = forked(train, folder, 6, checkpoint)
@@ -123,7 +110,7 @@ def go_on(folder):
     return run
 
 
-def kill_many(tmp_path, count, longest):
+def kill_many(forked, tmp_path, count, longest):
     whole = tmp_path / "whole"
     whole.mkdir()
     assert os.waitpid(forked(train, whole, 6), 0)[1] == 0
@@ -133,13 +120,13 @@ def kill_many(tmp_path, count, longest):
     for index in range(count):
         folder = tmp_path / str(index)
         folder.mkdir()
-        acknowledged = kill_one(folder, generator.uniform(0.0, longest))
+        acknowledged = kill_one(forked, folder, generator.uniform(0.0, longest))
         rows += sum(map(len, acknowledged.values()))
         run = check(folder / "run.h5", acknowledged)
         # Every second one goes on, if it was saved within the epochs that are compared.
         saved = folder.joinpath("last.ckpt").exists() and max(acknowledged["sharpness"]) < 18
         if saved and index % 2:
-            run = go_on(folder)
+            run = go_on(forked, folder)
             resumed += 1
             for group, name in (("sharpness", "average_case"), ("hessian_spectrum", "lambda_max")):
                 np.testing.assert_array_equal(run.dataset(group)[name], expected.dataset(group)[name])
@@ -148,13 +135,13 @@ def kill_many(tmp_path, count, longest):
     return resumed
 
 
-def test_five_kills(tmp_path):
-    kill_many(tmp_path, 5, 0.5)
+def test_five_kills(forked, tmp_path):
+    kill_many(forked, tmp_path, 5, 0.5)
 
 
 @pytest.mark.slow
-def test_a_hundred_kills(tmp_path):
-    assert kill_many(tmp_path, 100, 0.8) > 5
+def test_a_hundred_kills(forked, tmp_path):
+    assert kill_many(forked, tmp_path, 100, 0.8) > 5
 
 
 def test_a_reader_costs_no_row(tmp_path):

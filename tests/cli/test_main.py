@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import landscape
 from landscape.cli import main
 
+NO_FILE = "Error: There is no file no.h5; check the path (a run writes landscape.h5).\n"
 _ENTRY = "import sys; from landscape.cli import main; sys.argv[0] = 'landscape'; main()"
 
 
@@ -54,16 +55,19 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["show", "plot", "repair"])
-def test_looking_at_runs_loads_no_torch(run_file: Path, tmp_path: Path, command: str) -> None:
-    options = ["--out", str(tmp_path / "a.png")] if command == "plot" else []
+def test_looking_at_runs_loads_no_torch(run_file: Path, tmp_path: Path) -> None:
+    commands = [["show", str(run_file)], ["repair", str(run_file)], ["plot", str(run_file), "--out", "a.png"]]
     code = (
-        "import sys\nfrom landscape.cli import main\n"
-        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, 'lightning' in sys.modules, file=sys.stderr)"
+        "import os, sys\nfrom landscape.cli import main\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        f"for command in {commands!r}:\n"
+        "    try:\n        main(command)\n"
+        "    except SystemExit as left:\n"
+        "        print(left.code, 'torch' in sys.modules, 'lightning' in sys.modules, file=sys.stderr)"
     )
-    done = call(command, run_file, *options, code=code)
+    done = call(code=code)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "False False"
+    assert [line for line in done.stderr.splitlines() if line.endswith("False")] == ["0 False False"] * 3
 
 
 @pytest.mark.parametrize(
@@ -76,14 +80,19 @@ def test_looking_at_runs_loads_no_torch(run_file: Path, tmp_path: Path, command:
         (["show", "no.h5", "--colour"], 2),
     ],
 )
-def test_exit_codes_without_traceback(arguments: list[str], code: int) -> None:
-    done = call(*arguments)
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    assert "Error: " in done.stderr
+def test_exit_codes_without_traceback(runner: CliRunner, arguments: list[str], code: int) -> None:
+    result = runner.invoke(main, arguments)
+    assert result.exit_code == code
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert "Error: " in result.stderr
     if code == 1:
-        assert done.stderr == "Error: There is no file no.h5; check the path (a run writes landscape.h5).\n"
+        assert result.stderr == NO_FILE
+
+
+def test_exit_code_and_sentence_of_a_process() -> None:
+    done = call("show", "no.h5")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", NO_FILE)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])

@@ -1,8 +1,28 @@
+import importlib.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from landscape._layout import ParameterLayout
 from landscape.record import Coordinate, GroupSchema, MemoryRecorder, Recorder, Variable, open_run
+
+
+def _load_writer():
+    # pytest's importlib mode puts no folder on sys.path, so the module is registered under its own name here.
+    path = Path(__file__).with_name("killed_writer.py")
+    spec = importlib.util.spec_from_file_location("landscape_test_killed_writer", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["landscape_test_killed_writer"] = module
+    spec.loader.exec_module(module)
+
+
+if "landscape_test_killed_writer" not in sys.modules:
+    _load_writer()
 
 LAYOUT = ParameterLayout(("layer.weight", "layer.bias", "scale"), ((2, 3), (2,), ()))
 
@@ -94,3 +114,28 @@ def trajectory():
 @pytest.fixture
 def weights_at():
     return lambda step: np.arange(LAYOUT.total, dtype=np.float32) + np.float32(step)
+
+
+@pytest.fixture(scope="session")
+def killed_writer(forked):
+    """killed_writer(path, rows=, delay=) -> steps by group: write, kill after so much, return what was acknowledged."""
+
+    def run(path, rows=0, delay=0.0):
+        read, write = os.pipe()
+        child = forked(sys.modules["landscape_test_killed_writer"].main, path, write)
+        os.close(write)
+        with os.fdopen(read, "rb") as said:
+            assert said.readline() == b"created\n"
+            lines = [said.readline() for _ in range(rows)]
+            time.sleep(delay)
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            lines += said.read().splitlines()
+        assert os.WIFSIGNALED(status), "the writer ended before it was killed"
+        acknowledged = {"scalars": [], "weights": []}
+        for line in lines:
+            group, step = line.decode().split()
+            acknowledged[group].append(int(step))
+        return acknowledged
+
+    return run

@@ -1,7 +1,6 @@
-"""Appends rows as fast as it can and says so after each; test_kill.py runs it and kills it."""
+"""Appends rows as fast as it can and says so after each; the fixture `killed_writer` forks it and kills it."""
 
 import os
-import sys
 
 import numpy as np
 
@@ -27,11 +26,10 @@ def weights_at(step):
     return {"step": step, "weights": (np.arange(N) % 97 + step).astype(np.float32)}
 
 
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+def main(path, pipe):
+    def say(*words):
+        os.write(pipe, (" ".join(map(str, words)) + "\n").encode())
 
-
-def main(path):
     recorder = Recorder.create(path, {}, run_id="killed")
     say("created")
     recorder.declare(SCALARS)
@@ -42,7 +40,3 @@ def main(path):
             recorder.declare(WEIGHTS)
         if step >= 3 and recorder.append("weights", weights_at(step)):
             say("weights", step)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

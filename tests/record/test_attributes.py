@@ -77,6 +77,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(value=values)
 def test_any_plain_value_reads_back(value):
     with h5py.File("attributes", "w", driver="core", backing_store=False) as file:

@@ -330,7 +330,7 @@ rows = st.lists(
 )
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(rows=rows)
 def test_any_sequence_of_rows_reads_back(tmp_path_factory, rows):
     file = Recorder.create(tmp_path_factory.mktemp("run") / "landscape.h5", {})

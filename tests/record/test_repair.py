@@ -1,25 +1,14 @@
 """What a killed writer leaves: found, counted, and left out of a clean copy."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from landscape_test_killed_writer import scalars_at
 
-import landscape
 from landscape import FileError
 from landscape.record import Recorder, open_run
 from landscape.record._repair import GroupState, clean_copy, inspect_file
-
-SCRIPT = Path(__file__).with_name("killed_writer.py")
-SPEC = importlib.util.spec_from_file_location("killed_writer_of_repair", SCRIPT)
-writer = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(writer)
 
 
 @pytest.fixture
@@ -94,19 +83,14 @@ def test_a_training_goes_on_in_a_clean_copy(killed, tmp_path, weights_at):
     np.testing.assert_array_equal(open_run(path).weights(10), weights_at(10))
 
 
-def test_a_file_of_a_killed_process(tmp_path):
+def test_a_file_of_a_killed_process(killed_writer, tmp_path):
     path = tmp_path / "landscape.h5"
-    environment = os.environ | {"PYTHONPATH": str(Path(landscape.__file__).parents[1])}
-    with subprocess.Popen([sys.executable, SCRIPT, path], stdout=subprocess.PIPE, env=environment) as process:
-        lines = [process.stdout.readline() for _ in range(40)]
-        process.kill()
-        lines += process.stdout.read().splitlines()
-    told = [int(line.split()[1]) for line in lines if line.startswith(b"scalars")]
+    told = killed_writer(path, rows=40)["scalars"]
     state = clean_copy(path, tmp_path / "clean.h5")
     data = open_run(tmp_path / "clean.h5").dataset("scalars")
     assert data["step"].values.tolist()[: len(told)] == told
     assert state.groups[0].rows == len(data["step"]) >= 20
-    np.testing.assert_array_equal(data["a"], [writer.scalars_at(step)["a"] for step in data["step"].values])
+    np.testing.assert_array_equal(data["a"], [scalars_at(step)["a"] for step in data["step"].values])
 
 
 def test_what_exists_is_not_overwritten(killed, tmp_path):
