@@ -374,7 +374,7 @@ class Equilibrium(nn.Module):
     def forward(self, x):
         with torch.no_grad():
             z = x.new_zeros(len(x), 6)
-            for _ in range(100):
+            for _ in range(50):
                 z = self.step(z, x)
         z = self.step(z, x)
         if self.implicit and z.requires_grad:
@@ -383,7 +383,7 @@ class Equilibrium(nn.Module):
 
             def solve(grad):
                 found = grad
-                for _ in range(100):
+                for _ in range(50):
                     found = torch.autograd.grad(again, start, found, retain_graph=True)[0] + grad
                 return found
 
@@ -393,7 +393,7 @@ class Equilibrium(nn.Module):
 
 def unrolled(model, x):
     z = x.new_zeros(len(x), 6)
-    for _ in range(100):
+    for _ in range(50):
         z = model.step(z, x)
     return model.head(z)
 

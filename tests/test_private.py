@@ -21,11 +21,15 @@ def trees() -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
 
 
+def is_name(node: ast.AST, *names: str) -> bool:
+    return isinstance(node, ast.Name) and node.id in names
+
+
 def defined(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield node.name
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_name(node.value, "self"):
             yield node.attr
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -42,7 +46,7 @@ def foreign_private(tree: ast.AST, own: set[str]) -> Iterator[str]:
             names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
             yield from filter(is_private, names)
         elif isinstance(node, ast.Attribute) and is_private(node.attr):
-            ours = ast.unparse(node.value) in ("self", "cls") or node.attr in own - set(_private.REGISTRIES)
+            ours = is_name(node.value, "self", "cls") or node.attr in own - set(_private.REGISTRIES)
             if not ours:
                 yield ast.unparse(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -47,6 +47,7 @@ def test_drop_in_snippet_records_a_run(module_and_data, tmp_path, monkeypatch) -
     monkeypatch.chdir(tmp_path)
     my_module, my_data = module_and_data
     snippet = _block("default_callbacks()").replace("max_epochs=30", "max_epochs=2")
+    snippet = snippet.replace("default_callbacks()", "default_callbacks(curve_steps=20)")
     exec(snippet, {"MyModule": my_module, "MyData": my_data})
     (path,) = tmp_path.rglob("landscape.h5")
 
@@ -67,7 +68,7 @@ def test_functions_without_callbacks() -> None:
     models = [nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)) for _ in range(2)]
     x = torch.randn(32, 4)
     names = {"model": models[0], "other": models[1], "loss_fn": nn.CrossEntropyLoss()}
-    snippet = _block("objective = Objective(").replace("H, k=10", "H, k=5")
+    snippet = _block("objective = Objective(").replace("H, k=10", "H, k=5").replace('"lora"', '"0"')
     exec(snippet, names | {"batches": [(x, x[:, :3].argmax(1))]})
 
 
@@ -95,12 +96,12 @@ def test_averages_and_surfaces_of_a_recorded_run(module_and_data, tmp_path, monk
     my_module, my_data = module_and_data
     module = my_module()
     callback = SWATrajectory(every_n_steps=2, path=tmp_path / "landscape.h5")
-    pl.Trainer(max_epochs=60, callbacks=[callback], logger=False, enable_checkpointing=False).fit(module, my_data())
+    pl.Trainer(max_epochs=20, callbacks=[callback], logger=False, enable_checkpointing=False).fit(module, my_data())
     x = torch.randn(32, 4)
     objective = Objective(module.net, nn.CrossEntropyLoss(), [(x, x[:, :3].argmax(1))])
     objective = Objective.from_lightning(module, objective.batches)
     names = {"open_run": open_run, "objective": objective, "held_out": objective}
-    exec(_block("posterior = swag"), names)
+    exec(_block("posterior = swag").replace("start=100", "start=20"), names)
     assert names["surface"].loss.shape == (11, 11)
     assert names["posterior"].n > 2
 

@@ -48,18 +48,18 @@ def test_a_linear_classifier_in_closed_form(aware, drop):
         return float(ndtr(-((x @ weights).abs() / torch.sqrt(x**2 @ variance)).numpy()).mean()) - drop
 
     exact = brentq(mean_drop, 1e-3, 1e3)
-    measured = pac_bayes(line(weights, x), drop, aware, draws=150, seed=2)
+    measured = pac_bayes(line(weights, x), drop, aware, draws=80, seed=2)
     assert measured.value == pytest.approx(measured.sigma**-2)
     assert measured.value == pytest.approx(exact**-2, abs=3 * measured.stderr)
-    assert measured.stderr < 0.3 * measured.value
-    assert (measured.n, measured.seed) == (150, 2)
+    assert measured.stderr < 0.4 * measured.value
+    assert (measured.n, measured.seed) == (80, 2)
 
 
 def test_the_standard_error_is_the_spread_over_seeds():
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(5, generator=generator, dtype=torch.float64) + 1
     objective = line(weights, torch.randn(200, 5, generator=generator, dtype=torch.float64))
-    runs = [pac_bayes(objective, draws=30, tol=0.05, seed=seed) for seed in range(25)]
+    runs = [pac_bayes(objective, draws=16, tol=0.1, seed=seed) for seed in range(25)]
     spread = np.std([run.value for run in runs], ddof=1)
     assert 0.7 < np.mean([run.stderr for run in runs]) / spread < 1.4
 
@@ -83,10 +83,11 @@ def test_the_noise_drawn_has_the_stated_deviation(watched, aware):
 def test_wrong_examples_count_from_where_they_are():
     weights, x = torch.tensor([2.0]).double(), torch.ones(10, 1).double()
     # 9 of 10 right with one margin: noise z turns all ten where z < −2/σ, and the error rises by .8.
-    measured = pac_bayes(line(weights, x, flipped=[0]), 0.1, draws=400, tol=1e-3)
-    noise = sorted(float(draw(1, "l2", 0, index)) for index in range(400))
-    assert -2 / noise[50] == pytest.approx(-2 / noise[49], rel=0.05)
-    assert -2 / noise[49] * 0.998 <= measured.sigma <= -2 / noise[50] * 1.002
+    measured = pac_bayes(line(weights, x, flipped=[0]), 0.1, draws=120, tol=1e-3)
+    noise = sorted(float(draw(1, "l2", 0, index)) for index in range(120))
+    # An eighth of the draws must turn: the fifteenth does not cross the drop yet, the sixteenth does.
+    assert -2 / noise[15] == pytest.approx(-2 / noise[14], rel=0.1)
+    assert -2 / noise[14] * 0.998 <= measured.sigma <= -2 / noise[15] * 1.002
 
 
 def test_scaling_the_loss_changes_nothing(cases):

@@ -31,9 +31,9 @@ def test_a_regular_minimum_has_half_its_parameters(quadratic, method):
 
 
 def test_four_parameters_count_two(quadratic):
-    found = learning_coefficient(quadratic(np.geomspace(0.3, 1, 4)), 4, 1500, 0.0, nbeta=NBETA, method="mala")
+    found = learning_coefficient(quadratic(np.geomspace(0.3, 1, 4)), 4, 500, 0.0, nbeta=NBETA, method="mala")
     assert found.value == pytest.approx(2, rel=0.1)
-    assert found.stderr < 0.1
+    assert found.stderr < 0.15
 
 
 def test_preconditioned_chains_are_there_sooner_and_equilibrium_tells(quadratic):
@@ -99,10 +99,10 @@ def degenerate(nbeta, gamma, inputs, outputs):
 
 
 def test_a_degenerate_minimum_has_less_and_exactly_what_the_integral_says(deep_linear):
-    found = learning_coefficient(deep_linear(4, 1, 3, 0), 2, 1000, 3.0, nbeta=100.0, method="mala")
+    found = learning_coefficient(deep_linear(4, 1, 3, 0), 2, 500, 3.0, nbeta=100.0, method="mala")
     expected = degenerate(100.0, 3.0, 4, 3)
     assert abs(found.value - expected) < 2.5 * found.stderr
-    assert found.stderr < 0.15 * expected
+    assert found.stderr < 0.2 * expected
     assert found.value < 1.5 < found.n_parameters / 2
     assert degenerate(1e12, 3.0, 4, 3) == pytest.approx(1.5, rel=1e-3)  # the formula of the slow test
 

@@ -18,7 +18,7 @@ from landscape.volume._posterior import LocalPosterior
 @pytest.mark.parametrize("size", [8, 7])
 def test_numbers_that_stand_four_times_have_the_moments_of_independent_ones(size):
     noise = Noise(stream(0), torch.empty(size), times=4)
-    drawn = torch.stack([noise.vector() for _ in range(20000)]).double().numpy()
+    drawn = torch.stack([noise.vector() for _ in range(8000)]).double().numpy()
     error = 1 / np.sqrt(len(drawn))
     assert np.abs(drawn.mean(axis=0)).max() < 4 * error
     # Entries of one vector that come from one number have a product of variance 3.
@@ -62,8 +62,8 @@ def test_repeated_numbers_leave_a_quadratics_spread_as_it_is(quadratic, stiffnes
     objective = quadratic(curvatures, batches=2)
     with objective.session():
         posterior = LocalPosterior(objective, 100.0, 0.0)
-        run = run_chain(posterior, Proposal(stiffness / 100), 1000, (0, 0))
-    recorded = 100 * run.excess[300:]
+        run = run_chain(posterior, Proposal(stiffness / 100), 500, (0, 0))
+    recorded = 100 * run.excess[200:]
     expected = (0.5 / (1 - stiffness * curvatures / 4)).sum()
     assert recorded.mean() == pytest.approx(expected, rel=0.003)
     assert expected > 1.03 * len(curvatures) / 2
