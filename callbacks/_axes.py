@@ -17,7 +17,7 @@ from landscape._layout import ParameterLayout, plain_name
 from landscape._selection import modules
 from landscape.callbacks._resuming import find_former, run_path
 from landscape.callbacks._session import trainable_layout
-from landscape.record import open_run
+from landscape.record import Variable, open_run
 
 if TYPE_CHECKING:
     from landscape.callbacks._base import LandscapeCallback
@@ -117,3 +117,9 @@ def _former(name: str) -> str:
     if renamed and "." in rest:
         return f"{owner}.{rest.removesuffix('.original')}"
     return owner if renamed else name.removesuffix("_orig")
+
+
+def over_examples(name: str, dims: tuple[str, ...] = ()) -> Variable:
+    """Return the variable that holds the standard error of another over examples."""
+    text = f"standard error of {name} over examples, from the batches' parts; NaN with a single batch"
+    return Variable(f"{name}_stderr_sample", dims, description=text)

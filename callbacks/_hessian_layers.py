@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from landscape.callbacks._axes import on_axis
+from landscape.callbacks._axes import on_axis, over_examples
 from landscape.curvature import SymmetricOperator, ggn, layer_curvature, operator_gap
 from landscape.objective import Objective
 from landscape.record import Variable
@@ -15,7 +15,9 @@ from landscape.record import Variable
 LAYER_VARIABLES = [
     Variable("layer_trace", ("layer",), description="trace of the layer's diagonal block of the Hessian"),
     Variable("layer_trace_stderr", ("layer",), description="its standard error; 0 where the block was taken whole"),
+    over_examples("layer_trace", ("layer",)),
     Variable("layer_lambda_max", ("layer",), description="largest eigenvalue of the layer's diagonal block"),
+    over_examples("layer_lambda_max", ("layer",)),
     Variable("layer_residual", ("layer",), description="norm of Hv - lambda v for that eigenvalue"),
     Variable("layer_converged", ("layer",), "i1", description="1 where trace and eigenvalue met their tolerances"),
 ]
@@ -50,6 +52,8 @@ def layer_row(
     columns = {
         "layer_trace": np.array([layer.trace.value for layer in found]),
         "layer_trace_stderr": np.array([layer.trace.stderr for layer in found]),
+        "layer_trace_stderr_sample": np.array([layer.trace.stderr_sample for layer in found]),
+        "layer_lambda_max_stderr_sample": np.array([layer.lambda_max_stderr_sample for layer in found]),
         "layer_lambda_max": np.array([layer.lambda_max for layer in found]),
         "layer_residual": np.array([layer.residual for layer in found]),
         "layer_converged": np.array([layer.converged for layer in found], dtype=np.int8),

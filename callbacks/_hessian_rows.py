@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from landscape._errors import MeasurementError
+from landscape._results import Estimate
 from landscape.callbacks._parts import Parts
 from landscape.curvature import (
     Eigenpairs,
@@ -64,7 +65,7 @@ def take_spectrum(
     def ends() -> dict[str, Any]:
         found.append(spectrum(operator, seed=seed, probes=probes, steps=steps, **settings))
         top, bottom = found[0].top, found[0].bottom
-        own = {"lambda_max": top.values[0], "lambda_min": bottom.values[0], "condition_number": _condition(top)}
+        own = {"lambda_min": bottom.values[0], "lambda_min_stderr_sample": bottom.stderr_sample[0]}
         return _ends(top=top, bottom=bottom) | own
 
     def density() -> dict[str, Any]:
@@ -76,7 +77,7 @@ def take_spectrum(
         known = (found[0].top, found[0].bottom) if found else ()
         settled: dict[str, Any] = {"tol": trace_tol, "max_matvecs": trace_max_matvecs, "seed": seed}
         estimate = trace(operator, method="hutch++", known=known, **settled)
-        return {"trace": estimate.value, "trace_stderr": estimate.stderr}
+        return _with_errors("trace", estimate)
 
     parts.take("eigenpairs", ends)
     parts.take("density", density)
@@ -96,10 +97,9 @@ def _density_row(
         "n_eff": n_eff.value,
         "n_eff_complement": n_eff.complement,
         "n_eff_stderr": n_eff.stderr,
-        "negative_share": negative.value,
-        "negative_share_stderr": negative.stderr,
-        "spectral_entropy": entropy.value,
-        "spectral_entropy_stderr": entropy.stderr,
+        "n_eff_stderr_sample": n_eff.stderr_sample,
+        **_with_errors("negative_share", negative),
+        **_with_errors("spectral_entropy", entropy),
     }
 
 
@@ -110,12 +110,10 @@ def tracked_row(
     found = track(operator, previous, k=k, gradient=objective.gradient(), seed=seed)
     row = {
         **_ends(top=found.pairs),
-        "lambda_max": found.pairs.values[0],
         "subspace_angles": found.angles,
         "gradient_share": found.gradient_share,
         "correction": found.correction,
         "cold_start": np.int8(found.cold),
-        "condition_number": _condition(found.pairs),
     }
     return row, found
 
@@ -134,10 +132,7 @@ def pyhessian_row(objective: Objective, k: int, tol: float, seed: int) -> dict[s
     pairs, estimate = pyhessian_spectrum(objective, k, tol, seed)
     return {
         **_ends(top=pairs),
-        "lambda_max": pairs.values[0],
-        "condition_number": _condition(pairs),
-        "trace": estimate.value,
-        "trace_stderr": estimate.stderr,
+        **_with_errors("trace", estimate),
         "n_matvecs": pairs.n_matvecs,
     }
 
@@ -148,10 +143,18 @@ def _condition(pairs: Eigenpairs) -> float:
     return condition_number(known) if len(known) else float("nan")
 
 
-def _ends(**ends: Eigenpairs) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for end, pairs in ends.items():
+def _with_errors(name: str, found: Estimate) -> dict[str, float]:
+    return {name: found.value, f"{name}_stderr": found.stderr, f"{name}_stderr_sample": found.stderr_sample}
+
+
+def _ends(top: Eigenpairs, bottom: Eigenpairs | None = None) -> dict[str, Any]:
+    row: dict[str, Any] = {"lambda_max": top.values[0], "lambda_max_stderr_sample": top.stderr_sample[0]}
+    row["condition_number"] = _condition(top)
+    for end, pairs in {"top": top, "bottom": bottom}.items():
+        if pairs is None:
+            continue
         row[f"eigenvalues_{end}"] = pairs.values
+        row[f"eigenvalues_{end}_stderr_sample"] = pairs.stderr_sample
         row[f"residuals_{end}"] = pairs.residuals
         row[f"converged_{end}"] = pairs.converged_each.astype(np.int8)
     return row

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from landscape.callbacks._axes import over_examples
 from landscape.callbacks._hessian_layers import GAP_VARIABLES, LAYER_VARIABLES
 from landscape.record import Coordinate, Variable
 
@@ -22,11 +23,16 @@ def hessian_variables(budgeted: bool, tracked: bool, layers: bool = False, gap: 
     Returns:
         The variables besides the common ones.
     """
-    variables = [Variable("lambda_max", description="largest eigenvalue (not invariant to reparametrisation)")]
-    variables += [Variable("lambda_min", description="smallest, most negative eigenvalue")]
+    variables = [
+        Variable("lambda_max", description="largest eigenvalue (not invariant to reparametrisation)"),
+        over_examples("lambda_max"),
+        Variable("lambda_min", description="smallest, most negative eigenvalue"),
+        over_examples("lambda_min"),
+    ]
     for end, dim in (("top", "eigenvalue"), ("bottom", "eigenvalue_bottom")):
         variables += [
             Variable(f"eigenvalues_{end}", (dim,), description=f"eigenvalues at the {end}, outermost first"),
+            over_examples(f"eigenvalues_{end}", (dim,)),
             Variable(f"residuals_{end}", (dim,), description="norm of Hv - lambda v for the unit eigenvector v"),
             Variable(f"converged_{end}", (dim,), "i1", description="1 where the residual met the tolerance"),
         ]
@@ -34,15 +40,19 @@ def hessian_variables(budgeted: bool, tracked: bool, layers: bool = False, gap: 
         Variable("density_nodes", ("probe", "node"), description="quadrature nodes of the spectral density"),
         Variable("density_weights", ("probe", "node"), description="their weights; those of a probe sum to 1"),
         Variable("trace", description="trace of the Hessian (not invariant to reparametrisation)"),
-        Variable("trace_stderr", description="standard error of the trace"),
+        Variable("trace_stderr", description="standard error of the trace over probes"),
+        over_examples("trace"),
         Variable("n_eff", ("z",), description="effective dimensionality, the sum of l/(l+z) over eigenvalues l > 0"),
         Variable("n_eff_complement", ("z",), description="the smaller of examples and parameters, less n_eff"),
         Variable("n_eff_stderr", ("z",), description="standard error of both over probes"),
+        over_examples("n_eff", ("z",)),
         Variable("condition_number", description="largest by smallest magnitude of the eigenvalues at the top"),
         Variable("negative_share", description="sum of |l| over l < 0 by the sum over all eigenvalues l"),
         Variable("negative_share_stderr", description="its standard error over probes"),
+        over_examples("negative_share"),
         Variable("spectral_entropy", description="Shannon entropy (order 1) of |l| as shares of their sum, in nats"),
         Variable("spectral_entropy_stderr", description="its standard error over probes"),
+        over_examples("spectral_entropy"),
         Variable("n_matvecs", (), "i8", description="Hessian-vector products spent"),
     ]
     if budgeted:

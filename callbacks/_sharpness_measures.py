@@ -12,6 +12,7 @@ import numpy as np
 from landscape import sharpness
 from landscape._given import unknown_argument
 from landscape.callbacks._arguments import at_least, counts, one_of, positive
+from landscape.callbacks._axes import over_examples
 from landscape.curvature import SymmetricOperator
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
@@ -55,6 +56,10 @@ _CHOICES = {
 }
 # Without this setting nothing is averaged, and the standard error is 0.
 _AVERAGED_BY = {"worst_case": "group", "asam": "group", "keskar": "subspace"}
+# These have a standard error over examples.
+_OVER_EXAMPLES = frozenset(
+    {"sam", "m_sharpness", "asam", "average_case", "worst_case", "lambda_max_chc", "trace_chc", "relative_flatness"}
+)
 _COUNTS = ("m", "group", "subspace", "iterations", "steps")
 
 
@@ -86,13 +91,15 @@ class Recorded:
         return inspect.signature(getattr(sharpness, self.measure)).parameters
 
     def variables(self) -> list[Variable]:
-        """Return its variables: the value, and the standard error where there is one."""
+        """Return its variables: the value, and the standard errors that there are."""
         text, _, has_error = _KINDS[self.measure]
         given = ", ".join(f"{key} = {value}" for key, value in self.settings.items() if key != self.rung)
         dims = (f"{self.rung}_{self.name}",) if self.rung else ()
         variables = [Variable(self.name, dims, description=f"{text}; {given}" if given else text)]
         if has_error:
             variables.append(Variable(f"{self.name}_stderr", dims, description=f"standard error of {self.name}"))
+        if self.measure in _OVER_EXAMPLES:
+            variables.append(over_examples(self.name, dims))
         return variables
 
     def coordinates(self) -> list[Coordinate]:
@@ -107,7 +114,7 @@ class Recorded:
         if self.rung:
             return []
         exact = self.measure in _AVERAGED_BY and self.settings.get(_AVERAGED_BY[self.measure]) is None
-        return [self.name] if exact else [variable.name for variable in self.variables()]
+        return [self.name] if exact or not _KINDS[self.measure][2] else [self.name, f"{self.name}_stderr"]
 
     def described(self) -> dict[str, Any]:
         """Return measure, name and settings as plain values."""
@@ -123,7 +130,8 @@ class Recorded:
             more["operator"] = operator
         found = getattr(sharpness, self.measure)(objective, **(more | self.settings))
         row = {self.name: found.value}
-        return row | ({f"{self.name}_stderr": found.stderr} if _KINDS[self.measure][2] else {})
+        row |= {f"{self.name}_stderr": found.stderr} if _KINDS[self.measure][2] else {}
+        return row | ({f"{self.name}_stderr_sample": found.stderr_sample} if self.measure in _OVER_EXAMPLES else {})
 
     @property
     def takes_operator(self) -> bool:

@@ -22,10 +22,14 @@ from landscape._given import check_pair
 from landscape._measured_part import MeasuredPart
 from landscape._order_of_use import last_layer
 from landscape._precision import MeasuringPrecision
+from landscape._sampling_error import MOST_GROUPS, Clusters
 from landscape._selection import LAST_LAYER, as_patterns
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, Weighting
 from landscape.losses import LossCounter
+
+# Reading a product's groups passes over a whole basis for each: half as many must do from this size on.
+_LARGE = 2**22
 
 
 class BatchLosses(MeasuredPart, Conditions):
@@ -216,6 +220,12 @@ class BatchLosses(MeasuredPart, Conditions):
     def weighting(self) -> str:
         """What the loss of a batch divides by: "examples", "targets", "weights"; "batches" where by nothing."""
         return self._weighting.kind
+
+    @functools.cached_property
+    def clusters(self) -> Clusters | None:
+        """Groups of batches for standard errors over examples; None where fewer than two batches have a weight."""
+        most = MOST_GROUPS if self.n_parameters < _LARGE else MOST_GROUPS // 2
+        return Clusters.of(self.batch_weights, self.batch_sizes, self.weighting == "batches", most)
 
     @property
     def evaluated(self) -> list[int]:

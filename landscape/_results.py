@@ -13,9 +13,14 @@ class Result:
     """Mixin of all results: `to_dict` gives plain floats, integers, strings and numpy arrays, ready to be stored."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, tensors as numpy arrays."""
+        """Return the fields by name, tensors as numpy arrays; what only serves further estimates is left out."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {field.name: _plain(getattr(self, field.name)) for field in fields}
+        return {field.name: _plain(getattr(self, field.name)) for field in fields if field.metadata.get("stored", True)}
+
+
+def aside() -> Any:
+    """Declare a field of a result, None by default, that is neither stored nor printed nor compared."""
+    return dataclasses.field(default=None, repr=False, compare=False, kw_only=True, metadata={"stored": False})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Estimate(Result):
         seed: Seed of the random generator, or None where nothing was drawn.
         dof: Degrees of freedom behind the standard error; infinite where the error itself is certain.
         spread: The standard error before it was widened for few degrees of freedom (`Estimate.student`), else None.
+        stderr_sample: Standard error over examples: how the number would vary if other examples had been measured
+            with the same draws. NaN where it is not known, as with a single batch. `stderr` does not include it.
     """
 
     value: float
@@ -37,11 +44,13 @@ class Estimate(Result):
     seed: int | None
     dof: float = dataclasses.field(default=float("inf"), kw_only=True)
     spread: float | None = dataclasses.field(default=None, kw_only=True)
+    # Of two estimates with unknown errors: NaN is no difference.
+    stderr_sample: float = dataclasses.field(default=float("nan"), kw_only=True, compare=False)
 
     @classmethod
-    def exact(cls, value: float) -> Estimate:
-        """Wrap a number that involved no sampling."""
-        return cls(float(value), 0.0, 1, None)
+    def exact(cls, value: float, stderr_sample: float = float("nan")) -> Estimate:
+        """Wrap a number that involved no random draws."""
+        return cls(float(value), 0.0, 1, None, stderr_sample=float(stderr_sample))
 
     @classmethod
     def from_samples(cls, samples: Any, seed: int | None) -> Estimate:
@@ -50,6 +59,23 @@ class Estimate(Result):
         n = len(samples)
         stderr = float(samples.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
         return cls(float(samples.mean()), stderr, n, seed, dof=float(n - 1) if n > 1 else float("inf"))
+
+    @classmethod
+    def over_groups(cls, samples: Any, seed: int | None) -> Estimate:
+        """Wrap the mean over groups of examples, each measured by itself: the error over groups is one over examples.
+
+        Args:
+            samples: The groups' values, one-dimensional.
+            seed: Seed of what was drawn, or None.
+
+        Returns:
+            The mean. Of a single group, the number without an error of its own.
+        """
+        if len(samples) == 1:
+            return cls.exact(samples[0])
+        found = cls.from_samples(samples, seed)
+        widened = cls.student(found.value, found.stderr, found.n, seed, found.dof)
+        return dataclasses.replace(found, stderr_sample=widened.stderr)
 
     @classmethod
     def student(cls, value: float, spread: float, n: int, seed: int | None, dof: float) -> Estimate:
@@ -97,6 +123,7 @@ class Estimate(Result):
             value=offset + factor * self.value,
             stderr=size * self.stderr,
             spread=None if self.spread is None else size * self.spread,
+            stderr_sample=size * self.stderr_sample,
         )
 
     def __float__(self) -> float:

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import nn
 
 from landscape import _batches, _distributed
-from landscape._batch_losses import BatchLosses
 from landscape._derivatives import Derivatives
+from landscape._evaluations import Evaluations
 from landscape._given import check_objective_inputs
 from landscape._groups import groups
 from landscape._results import Evaluation
@@ -24,7 +24,7 @@ from landscape._weighing import Weighting
 __all__ = ["Evaluation", "Objective"]
 
 
-class Objective(BatchLosses):
+class Objective(Evaluations):
     """The mean loss over all examples of some held batches, L(w), as a function of the trainable parameters w.
 
     L(w) = Σ_b s_b ℓ_b(w) / Σ_b s_b, where ℓ_b is the loss of batch b and s_b what that loss divides by: the number of
@@ -126,70 +126,6 @@ class Objective(BatchLosses):
     def vector(self) -> torch.Tensor:
         """Return a copy of the present trainable parameters (or of the point of `at`) as one vector, shape (P,)."""
         return self._tensors.vector() if self._point is None else self._point.clone()
-
-    def loss(self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
-        """Return the mean loss over all examples.
-
-        Args:
-            vector: Flat parameters, shape (P,); by default the model's present ones.
-            buffers: Buffers to substitute by name, such as recomputed batch-normalisation statistics.
-
-        Returns:
-            A scalar tensor without graph.
-        """
-        with self.session(), self.without_graph():
-            parameters = self.present(self._at(vector))
-            total = torch.zeros((), device=self.device, dtype=torch.float64)
-            with self.processes.summed(total), self._kernels(forward=True):
-                for index in self.counted:
-                    total += self._weights[index] * self.batch_loss(index, parameters, buffers).detach().double()
-            return total.to(self.dtype)
-
-    def gradient(self, vector: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the gradient of the mean loss, shape (P,).
-
-        Args:
-            vector: Flat parameters, shape (P,); by default the model's present ones.
-
-        Returns:
-            A flat tensor without graph.
-        """
-        return self.loss_and_gradient(vector)[1]
-
-    def loss_and_gradient(self, vector: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean loss and its gradient, shape (P,), from one pass over the batches."""
-        with self.session():
-            parameters = self._tensors.parameters(self._at(vector), grad=True)
-            found = torch.zeros(2, device=self.device, dtype=torch.float64)  # loss, batches with a graph
-            gradient = torch.zeros(self.n_parameters, device=self.device, dtype=self.dtype)
-            with self.processes.summed(found, gradient):
-                for index in self.counted:
-                    loss = self._weights[index] * self.batch_loss(index, parameters)
-                    found[0] += loss.detach().double()
-                    if loss.requires_grad:
-                        gradient += self.flatten(
-                            torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-                        )
-                        found[1] += 1
-            self.require_graph(bool(found[1]))
-            return found[0].to(self.dtype), gradient
-
-    def evaluate(
-        self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None
-    ) -> Evaluation:
-        """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
-        with self.session(), self.without_graph():
-            parameters = self.present(self._at(vector))
-            sums = torch.zeros(3, device=self.device, dtype=torch.float64)
-            with self.processes.summed(sums), self._kernels(forward=True):
-                share = wrong = counted = 0.0
-                for index in self.counted:
-                    loss, observer = self._watched_loss(index, parameters, buffers)
-                    share += self._weights[index] * loss
-                    wrong, counted = wrong + observer.wrong, counted + observer.counted
-                sums += sums.new_tensor([share, wrong, counted])
-            loss, wrong, counted = sums.tolist()
-            return Evaluation(loss, wrong / counted if counted else float("nan"))
 
     # ------------------------------------------------------------------ tools of the measures
 
@@ -293,6 +229,3 @@ class Objective(BatchLosses):
         other._point_buffers, other._shared_buffers = self._point_buffers, self._shared_buffers
         other._derivatives = self._derivatives
         return other
-
-    def _at(self, vector: torch.Tensor | None) -> torch.Tensor | None:
-        return self._point if vector is None else vector

@@ -123,6 +123,7 @@ _LARGE_IS_FLAT = frozenset({"random_radius", "random_radius_plain"})
 _SETTINGS = {"tolerance": "at a loss rise ≤ {}", "z": "at z = {}", "layer": "of {}", "path": "({})", "flag_name": "{}"}
 # A ladder's dimension bears the name of its measure, which the label says already.
 _LADDERS = {"rho_": "at ρ = {}", "drop_": "at a rise of the error of {}", "threshold_": "at a loss rise of {}"}
+_ERRORS = {"_stderr_sample": "standard error over examples of {}", "_stderr": "standard error of {}"}
 _COLUMN = re.compile(r"(?:(?P<group>[^/\[]+)/)?(?P<name>[^/\[]+)(?:\[(?P<setting>[^\]]*)\])?")
 
 
@@ -139,12 +140,12 @@ def label_of(name: str) -> str:
     """
     parts = _COLUMN.fullmatch(name)
     base = parts["name"] if parts else name
-    is_error = base.endswith("_stderr") and base.removesuffix("_stderr") in _KNOWN
-    base = base.removesuffix("_stderr") if is_error else base
+    ending = next((end for end in _ERRORS if base.endswith(end) and base.removesuffix(end) in _KNOWN), "")
+    base = base.removesuffix(ending)
     if parts is None or base not in _KNOWN:
         return name
     text, unit = _KNOWN[base]
-    words = [f"standard error of {text}" if is_error else text]
+    words = [_ERRORS[ending].format(text) if ending else text]
     if parts["setting"]:
         words.append(_setting(parts["setting"]))
     if unit:
@@ -176,10 +177,24 @@ def large_is_flat(name: str) -> bool:
     return base_of(name) in _LARGE_IS_FLAT
 
 
+def is_error(name: str) -> bool:
+    """Return whether a column holds standard errors."""
+    return base_of(name).endswith(tuple(_ERRORS))
+
+
 def stderr_column(name: str) -> str:
-    """Return the column that holds the standard error of a column, where the run has one."""
+    """Return the column that holds the standard error of a column over random draws, where the run has one."""
+    return _ending_in("_stderr", name)
+
+
+def sample_column(name: str) -> str:
+    """Return the column that holds the standard error of a column over examples, where the run has one."""
+    return _ending_in("_stderr_sample", name)
+
+
+def _ending_in(ending: str, name: str) -> str:
     stem, bracket, setting = name.partition("[")
-    return f"{stem}_stderr{bracket}{setting}"
+    return f"{stem}{ending}{bracket}{setting}"
 
 
 def _setting(setting: str) -> str:

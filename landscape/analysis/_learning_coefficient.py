@@ -91,7 +91,10 @@ def half_dimension(run: Run, z: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     count = used.sum(axis=1)
     share = np.divide(shares.sum(axis=1), count, out=np.full(len(count), np.nan), where=count > 0)
     order = np.argsort(ladder)
-    errors = [np.interp(np.log(z), np.log(ladder[order]), row[order]) for row in data["n_eff_stderr"].values]
+    whole = data["n_eff_stderr"].values
+    if "n_eff_stderr_sample" in data:
+        whole = np.hypot(whole, np.nan_to_num(data["n_eff_stderr_sample"].values))
+    errors = [np.interp(np.log(z), np.log(ladder[order]), row[order]) for row in whole]
     return data["step"].values, size * share / 2, np.array(errors) / 2
 
 

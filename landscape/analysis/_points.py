@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from landscape.analysis._labels import stderr_column
+from landscape.analysis._error_bars import error_bars
 from landscape.analysis._members import Member
 
 LARGEST_RATIO = 3.0
@@ -24,7 +24,7 @@ class Track:
         x: First measure at the rows, shape (rows,).
         y: Second measure.
         color: Third measure, NaN where it was not taken.
-        x_stderr: Standard error of the first measure, NaN where there is none.
+        x_stderr: Standard error of the first measure (over draws and examples), NaN where there is none.
         y_stderr: Standard error of the second measure.
         train_loss: Training loss at the rows.
         chosen: Index of the row that stands for the run.
@@ -71,8 +71,8 @@ def track(member: Member, x: str, y: str, color: str | None, matched_loss: float
         member.column(x)[usable],
         member.column(y)[usable],
         _color(member, color)[usable],
-        member.column(stderr_column(x))[usable],
-        member.column(stderr_column(y))[usable],
+        error_bars(member.table, x)[usable],
+        error_bars(member.table, y)[usable],
         loss,
         chosen,
         np.flatnonzero(usable),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from landscape.analysis._labels import base_of, is_rise, label_of, stderr_column
+from landscape.analysis._error_bars import error_bars
+from landscape.analysis._labels import base_of, is_rise, label_of
 from landscape.analysis._reading import RunLike, as_run, group_tables
 from landscape.analysis._style import (
     BLACK,
@@ -82,8 +83,8 @@ def _draw_measure(
     radius = _radius(name, settings.get("settings", settings))
     label = label if radius is None else f"{label}, ρ = {radius:g}"
     values = _draw_line(ax, table, name, color, "-", label, marker=marker)
-    if len(values) and stderr_column(name) in table:
-        error = table[stderr_column(name)].to_numpy(dtype=np.float64)
+    error = error_bars(table, name)
+    if len(values) and np.isfinite(error).any():
         whole = table[name].to_numpy(dtype=np.float64)
         ax.fill_between(table["step"], whole - error, whole + error, color=color, alpha=0.25, linewidth=0)
     return values

@@ -27,7 +27,8 @@ def plot_spectrum(run: RunLike, ax: Any = None) -> Any:
     """Plot the spectral density over training, with the outermost eigenvalues and the edge of stability.
 
     Colour is the fraction of eigenvalues in a cell of the axis, on a logarithmic scale; cells without any (less than a
-    hundredth of one) stay white. The axis is symmetric-logarithmic where the bulk is much narrower than the spectrum.
+    hundredth of one) stay white. Bands around the outermost eigenvalues are one standard error over examples. The axis
+    is symmetric-logarithmic where the bulk is much narrower than the spectrum.
 
     Args:
         run: Path of a run file, or an open run.
@@ -160,6 +161,10 @@ def _draw_eigenvalues(ax: Any, data: xr.Dataset) -> None:
             width, alpha, marker = (1.8, 1.0, ".") if index == 0 else (0.8, 0.6, "")
             line = {"color": color, "linewidth": width, "alpha": alpha, "marker": marker, "label": label}
             ax.plot(steps, values[:, index], zorder=3, **line)
+            errors = data[f"{name}_stderr_sample"].values[:, index] if f"{name}_stderr_sample" in data else np.nan
+            if index == 0 and np.isfinite(errors).any():
+                low, high = values[:, index] - errors, values[:, index] + errors
+                ax.fill_between(steps, low, high, color=color, alpha=0.25, linewidth=0, zorder=2)
         _mark_unconverged(ax, steps, values, data, name.replace("eigenvalues", "converged"))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from landscape.analysis._labels import base_of, label_of, stderr_column
+from landscape.analysis._error_bars import error_bars
+from landscape.analysis._labels import base_of, is_error, label_of
 from landscape.analysis._reading import RunLike, as_run, group_tables
 from landscape.record import COMMON as _COMMON_VARIABLES
 
@@ -86,7 +87,7 @@ def _measured(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def value_text(entry: dict[str, Any]) -> str:
-    """Write a value of a summary with its standard error, where it has one.
+    """Write a value of a summary with its standard error over draws and examples, where it has one.
 
     Args:
         entry: `first` or `last` of a value.
@@ -117,12 +118,10 @@ def _group(name: str, table: pd.DataFrame, settings: dict[str, Any]) -> dict[str
 
 def _value(group: str, table: pd.DataFrame, column: str) -> dict[str, Any] | None:
     """Return the first and last finite value of a column; None for texts and for what holds a standard error."""
-    if not pd.api.types.is_numeric_dtype(table[column]) or base_of(column).endswith("_stderr"):
+    if not pd.api.types.is_numeric_dtype(table[column]) or is_error(column):
         return None
     values = table[column].to_numpy(dtype=np.float64)
-    errors = np.full(len(values), np.nan)
-    if stderr_column(column) in table:
-        errors = table[stderr_column(column)].to_numpy(dtype=np.float64)
+    errors = error_bars(table, column)
     known = np.flatnonzero(np.isfinite(values))
     if len(known) == 0:
         return None

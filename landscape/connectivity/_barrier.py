@@ -68,6 +68,11 @@ class Barrier(Result):
     t: float
     n_examples: int
 
+    @property
+    def stderr_sample(self) -> float:
+        """The same as `stderr`: a barrier has no other error than the one over examples."""
+        return self.stderr
+
 
 def barriers(profile: PathProfile) -> tuple[Barrier, ...]:
     """Measure the barriers in loss and error by all three definitions; `barrier` says what they are.

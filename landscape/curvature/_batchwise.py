@@ -14,6 +14,8 @@ from landscape._graph import Root, batches_well, saved_bytes
 from landscape._selection import sublayout
 from landscape._twice import CheapSecondDerivatives
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import Reader
+from landscape.curvature._readings import Readings
 from landscape.objective import Objective
 
 MEMORY_BUDGET = 4 * 2**30
@@ -92,7 +94,8 @@ class BatchSum(SymmetricOperator):
         self.chunk_size = chunk_size
         self.kept_bytes = 0
         self.together = False
-        self._kept: list[Term] = []
+        self.clusters = objective.clusters
+        self._kept: list[tuple[int, Term]] = []
         self._rebuilt: list[int] = []
         with objective.session():
             # A private copy: the operator stays at this point while training goes on.
@@ -162,18 +165,19 @@ class BatchSum(SymmetricOperator):
             dearest = max(dearest, size / max(examples, 1))
             if self.kept_bytes + size <= self.memory_budget:
                 self.kept_bytes += size
-                self._kept.append(built.term)
+                self._kept.append((index, built.term))
             else:
                 self._rebuilt.append(index)
 
-    def _terms(self) -> Iterator[Term]:
+    def _terms(self) -> Iterator[tuple[int, Term]]:
+        """Yield number and curvature of each batch."""
         yield from self._kept
         if self._rebuilt:
             with self._objective.session():
                 for index in self._rebuilt:
                     term = self._build(index).term
                     if term is not None:
-                        yield term
+                        yield index, term
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return self._submatvec(vector, tuple(range(len(self._parameters))))
@@ -182,23 +186,39 @@ class BatchSum(SymmetricOperator):
         return self._submatmat(block, tuple(range(len(self._parameters))))
 
     def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
-        parts = self._parts(vector, kept)
-        total = torch.zeros_like(vector)
-        with self._objective.processes.summed(total):
-            for term in self._terms():
-                self._add(total, term.apply(parts, kept, batched=False), kept)
-        return total
+        return self._sum(vector, kept, Readings(None, None))
 
     def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
-        rows = block.T.contiguous()
+        return self._sum(block, kept, Readings(None, None))
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._sub_by_batch(block, tuple(range(len(self._parameters))), read, shape)
+
+    def _sub_by_batch(
+        self, block: torch.Tensor, kept: tuple[int, ...], read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        readings = Readings(self.clusters, read, block.new_empty((0, *shape)))
+        return self._sum(block, kept, readings), readings.found
+
+    def _sum(self, block: torch.Tensor, kept: tuple[int, ...], readings: Readings) -> torch.Tensor:
+        """Multiply by the sub-block of some tensors, batch by batch."""
+        rows = block if block.ndim == 1 else block.T.contiguous()
         total = torch.zeros_like(rows)
-        with self._objective.processes.summed(total):
-            for term in self._terms():
+        parts = self._parts(rows, kept) if rows.ndim == 1 else []
+        with self._objective.processes.summed(total, *readings.shared):
+            for index, term in self._terms():
+                readings.next(index, total)
+                if rows.ndim == 1:
+                    self._add(total, term.apply(parts, kept, batched=False), kept)
+                    continue
                 # Within a batch, so that a rebuilt graph serves all columns.
                 for start in range(0, len(rows), self.chunk_size):
                     chunk = slice(start, start + self.chunk_size)
                     total[chunk] += self._chunk(term, rows[chunk], kept)
-        return total.T
+            readings.end(total)
+        return total if block.ndim == 1 else total.T
 
     def _chunk(self, term: Term, rows: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         if self.together and len(rows) > 1:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from landscape._results import Estimate, Result
-from landscape.curvature._calibration import form_error
+from landscape.curvature._calibration import form_error, fourth_power
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._eigenpairs import top_eigenpairs
 from landscape.curvature._lanczos import rademacher
-from landscape.curvature._operator import DenseOperator, SymmetricOperator
-from landscape.curvature._trace import EXACT_SIZE, TraceEstimate, fourth_power, trace
+from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._trace import EXACT_SIZE, TraceEstimate, exact_trace, trace
 
 # Up to this size a whole block costs no more than its largest eigenvalue and its trace.
 _WHOLE = 64
@@ -31,6 +32,7 @@ class LayerCurvature(Result):
         lambda_max: Its largest eigenvalue.
         residual: ‖Hv − λv‖ of that.
         converged: Whether both met their tolerance.
+        lambda_max_stderr_sample: Standard error over examples of the eigenvalue; NaN where it is not known.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LayerCurvature(Result):
     lambda_max: float
     residual: float
     converged: bool
+    lambda_max_stderr_sample: float
 
 
 def layer_curvature(
@@ -73,17 +76,17 @@ def layer_curvature(
     for name, block in blocks.items() if isinstance(blocks, Mapping) else blocks:
         size = block.shape[0]
         if size <= min(_WHOLE, max_matvecs):
-            matrix = block.dense()
-            top = top_eigenpairs(DenseOperator(matrix), 1, tol=eigen_tol, seed=seed, method="dense")
-            estimate = TraceEstimate(
-                float(matrix.double().trace()), 0.0, 1, None, n_matvecs=size, converged=True, method="exact"
-            )
+            matrix, parts = block.whole(by_batch=True)
+            whole = DenseOperator(matrix, parts, block.clusters)
+            top = top_eigenpairs(whole, 1, tol=eigen_tol, seed=seed, method="dense")
+            estimate = exact_trace(whole)
         else:
             top = top_eigenpairs(block, 1, tol=eigen_tol, seed=seed, max_matvecs=max_matvecs, method="lanczos")
             known = (top,) if method == "hutch++" and top.converged else ()
             estimate = trace(block, method, tol=tol, seed=seed, max_matvecs=max_matvecs, known=known)
         converged = bool(estimate.converged and top.converged)
-        found.append(LayerCurvature(name, size, estimate, float(top.values[0]), float(top.residuals[0]), converged))
+        value, residual, sampled = (float(each[0]) for each in (top.values, top.residuals, top.stderr_sample))
+        found.append(LayerCurvature(name, size, estimate, value, residual, converged, sampled))
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import chdtr
 
@@ -48,3 +50,9 @@ def form_error(
     pooled = (weight * known + dof_observed * observed) / (weight + dof_observed)
     dof = (weight + dof_observed) ** 2 / (weight**2 / dof_known + dof_observed)
     return float(np.sqrt(pooled / n)), dof
+
+
+def fourth_power(squares: Sequence[float] | np.ndarray, size: int) -> float:
+    """Estimate tr A⁴ from forms that estimate tr A², whose variance is twice that."""
+    mean = float(np.mean(squares))
+    return float(np.clip(np.var(squares, ddof=1) / 2, mean**2 / size, mean**2))

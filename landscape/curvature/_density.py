@@ -10,13 +10,15 @@ import torch
 
 from landscape._given import of_operator
 from landscape._memory import fits
-from landscape._results import Estimate, Result
+from landscape._results import Estimate, Result, aside
+from landscape._sampling_error import Clusters, of_contributions
 from landscape.curvature._calibration import form_error
-from landscape.curvature._eigenpairs import Eigenpairs
 from landscape.curvature._lanczos import Krylov, rademacher
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._outside import Outside, shifts
+from landscape.curvature._pairs import Eigenpairs
 from landscape.curvature._plain_lanczos import PlainLanczos
+from landscape.curvature._quadrature import Quadrature, change, stacked
 from landscape.curvature._resolution import node_widths, quadrature_error
 
 
@@ -32,6 +34,9 @@ class SpectralDensity(Result):
         n_matvecs: Number of products spent.
         shifts: How far each eigenvalue that was known beforehand may be off, shape (k,): the first k nodes of every
             probe are those, with weight 1/P, and the others are the quadrature of what is left.
+        parts: What each group of batches contributes, from which errors over examples come (`Quadrature`), shape
+            (probes, groups, steps, steps); None where the groups are not known.
+        clusters: The groups.
     """
 
     nodes: np.ndarray
@@ -40,6 +45,8 @@ class SpectralDensity(Result):
     seed: int
     n_matvecs: int
     shifts: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
+    parts: np.ndarray | None = aside()
+    clusters: Clusters | None = aside()
 
     @property
     def n_known(self) -> int:
@@ -55,12 +62,28 @@ class SpectralDensity(Result):
         few steps for f is in it, too, from how much the last steps changed it (`quadrature_error`), and so is what the
         residuals of eigenvalues known beforehand leave open.
 
+        `stderr_sample` is the error over examples, to first order in what each group of batches contributes to H.
+
         Args:
             function: Vectorised f of the eigenvalue.
 
         Returns:
             Mean over probes; NaN standard error with a single probe.
         """
+        return dataclasses.replace(self._mean(function), stderr_sample=self._over_examples(function))
+
+    def _over_examples(self, function: Callable[[np.ndarray], np.ndarray]) -> float:
+        """Return the standard error over examples of ∫ f dμ."""
+        if self.parts is None:
+            return float("nan")
+        with np.errstate(all="ignore"):  # the padding may lie where f has no value
+            changes = [
+                change(function, nodes[used], parts[:, used][:, :, used])
+                for nodes, used, parts in zip(self.nodes, self.weights > 0, self.parts, strict=True)
+            ]
+        return float(of_contributions(self.clusters, np.mean(changes, axis=0)))
+
+    def _mean(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         at_nodes = np.where(self.weights > 0, function(self.nodes), 0.0)
         known, left = np.split(at_nodes, [self.n_known], axis=1)
         nodes, weights, rest = self.nodes[:, self.n_known :], self.weights[:, self.n_known :], self.size - self.n_known
@@ -233,8 +256,8 @@ def spectral_density(
         return outside(operator, known, seed, probes, steps, lean)
     before = operator.n_matvecs
     starts = (rademacher(operator.shape[0], seed, probe) for probe in range(probes))
-    quadratures = [quadrature(grown(operator, start, steps, seed, lean)) for start in starts]
-    return assemble(quadratures, operator.shape[0], seed, operator.n_matvecs - before)
+    quadratures = [grown(operator, start, steps, seed, lean).quadrature() for start in starts]
+    return assemble(quadratures, operator, seed, operator.n_matvecs - before)
 
 
 def outside(
@@ -248,12 +271,11 @@ def outside(
         return spectral_density(operator, seed, probes, steps)
     quadratures = []
     for probe in range(probes):
-        points, masses = np.empty(0), np.empty(0)
+        own = Quadrature(np.empty(0), np.empty(0), None if left.parts is None else np.empty((len(left.parts), 0, 0)))
         if left.rest:
-            points, masses = quadrature(grown(left, left.probe(seed, probe), min(steps, left.rest), seed, lean))
-        masses = np.append(np.full(count, 1 / left.shape[0]), masses * (left.rest / left.shape[0]))
-        quadratures.append((np.append(left.values, points), masses))
-    found = assemble(quadratures, left.shape[0], seed, operator.n_matvecs - before)
+            own = grown(left, left.probe(seed, probe), min(steps, left.rest), seed, lean).quadrature()
+        quadratures.append(left.join(own))
+    found = assemble(quadratures, operator, seed, operator.n_matvecs - before)
     used = found.nodes[:, count:][found.weights[:, count:] > 0]
     return dataclasses.replace(found, shifts=shifts(left.values, left.residuals, used))
 
@@ -270,17 +292,8 @@ def grown(operator: SymmetricOperator, start: torch.Tensor, steps: int, seed: in
     return run
 
 
-def quadrature(run: Krylov | PlainLanczos) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes and weights, each (steps,), of the Gauss quadrature that a Lanczos run from a probe holds."""
-    if isinstance(run, PlainLanczos):
-        return run.quadrature()
-    values, vectors = run.ritz()
-    return values, vectors[0] ** 2
-
-
-def assemble(quadratures: list[tuple[np.ndarray, np.ndarray]], size: int, seed: int, n_matvecs: int) -> SpectralDensity:
+def assemble(quadratures: list[Quadrature], operator: SymmetricOperator, seed: int, n_matvecs: int) -> SpectralDensity:
     """Stack quadratures of different lengths, padded with nodes of weight 0."""
-    longest = max(len(nodes) for nodes, _ in quadratures)
-    nodes = np.stack([np.pad(n, (0, longest - len(n)), mode="edge") for n, _ in quadratures])
-    weights = np.stack([np.pad(w, (0, longest - len(w))) for _, w in quadratures])
-    return SpectralDensity(nodes, weights, size, seed, n_matvecs)
+    nodes, weights, parts = stacked(quadratures)
+    clusters = None if parts is None else operator.clusters
+    return SpectralDensity(nodes, weights, operator.shape[0], seed, n_matvecs, parts=parts, clusters=clusters)

@@ -23,6 +23,7 @@ class EffectiveDimension(Result):
         value: N_eff(z) = Σ λ/(λ+z) over λ > 0, shape (m,).
         complement: min(n, P) − N_eff(z), shape (m,).
         stderr: Standard errors of both, shape (m,).
+        stderr_sample: Their standard errors over examples, shape (m,); NaN where they are not known.
         n_examples: Number of examples n.
         size: Number of parameters P.
         scale: What the eigenvalues are of: "mean" or "sum" of the loss over examples.
@@ -33,6 +34,7 @@ class EffectiveDimension(Result):
     value: np.ndarray
     complement: np.ndarray
     stderr: np.ndarray
+    stderr_sample: np.ndarray
     n_examples: int
     size: int
     scale: str
@@ -70,6 +72,7 @@ def effective_dimension(
         value,
         min(n_examples, density.size) - value,
         np.array([estimate.stderr for estimate in found]),
+        np.array([estimate.stderr_sample for estimate in found]),
         n_examples,
         density.size,
         scale,
@@ -141,6 +144,7 @@ class SpectralEntropy(Estimate):
         seed: Their seed.
         dof: Degrees of freedom behind the standard error.
         spread: The standard error before it was widened.
+        stderr_sample: The standard error over examples, to first order.
         order: The order α; 1 is Shannon's.
     """
 

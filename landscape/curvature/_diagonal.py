@@ -110,7 +110,7 @@ def diagonal(
 
     Example:
         >>> import torch
-        >>> from landscape.curvature._operator import DenseOperator
+        >>> from landscape.curvature._dense import DenseOperator
         >>> diagonal(DenseOperator(torch.diag(torch.arange(3.0)))).value
         array([0., 1., 2.])
     """

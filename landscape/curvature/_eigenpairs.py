@@ -10,14 +10,14 @@ import torch
 from landscape._errors import MeasurementError
 from landscape._given import of_operator
 from landscape._memory import fits
-from landscape._results import Result
 from landscape.curvature._convergence import is_small, negligible, select
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._pairs import Eigenpairs, in_form, no_vectors, over_examples
 from landscape.curvature._plain_lanczos import PlainLanczos
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._search import Search
-from landscape.curvature._without_basis import VECTORS, Extremes, extreme_pairs, extreme_values
+from landscape.curvature._without_basis import VECTORS, extreme_pairs, extreme_values
 
 # Up to this size all P products are affordable, and exact: multiple eigenvalues come out with their multiplicity.
 _DENSE_SIZE = 512
@@ -29,31 +29,6 @@ _ROOM = 64
 # Vectors beside the basis: the next direction and the product.
 IN_FLIGHT = 2
 _ENDS = ("LA", "SA", "LM", "BE")
-
-
-@dataclasses.dataclass(frozen=True)
-class Eigenpairs(Result):
-    """Eigenpairs of a symmetric operator with the evidence for them.
-
-    Attributes:
-        values: Eigenvalues, shape (k,), float64: descending for "LA" and "BE", ascending for "SA", by descending
-            magnitude for "LM".
-        vectors: Unit eigenvectors in columns, shape (P, k), in the operator's type and on its device; (P, 0) where
-            values alone were asked for.
-        residuals: ‖Hv − λv‖ of each pair, shape (k,).
-        converged_each: Whether each pair met the tolerance, shape (k,).
-        converged: Whether all did.
-        n_matvecs: Number of products spent.
-        seed: Seed of the start vector.
-    """
-
-    values: np.ndarray
-    vectors: torch.Tensor
-    residuals: np.ndarray
-    converged_each: np.ndarray
-    converged: np.bool_
-    n_matvecs: int
-    seed: int
 
 
 @of_operator
@@ -145,17 +120,12 @@ def top_eigenpairs(
         else:
             chain = PlainLanczos(operator, rademacher(size, seed))
             found, columns = extreme_values(chain, ((k, which),), tol, budget)[0], no_vectors(operator)
-        return in_form(found, columns, k, operator.n_matvecs - before, seed)
+        return in_form(found, operator, columns, k, operator.n_matvecs - before, seed)
     space = RitzSpace(operator, rademacher(size, seed), capacity, seed)
     known = Search(space, ((k, which),), tol, budget, verify).run()[0]
     pairs = extract(space, k, which, known, seed, in_place=True)
     spent = operator.n_matvecs - before
     return dataclasses.replace(pairs, n_matvecs=spent, vectors=pairs.vectors if vectors else no_vectors(operator))
-
-
-def no_vectors(operator: SymmetricOperator) -> torch.Tensor:
-    """Return the vectors of a result that has values alone, shape (P, 0)."""
-    return torch.empty((operator.shape[0], 0), dtype=operator.dtype, device=operator.device)
 
 
 def require_vectors(memory_budget: int | str | None, held: float, need: int, what: str) -> None:
@@ -176,34 +146,6 @@ def require_vectors(memory_budget: int | str | None, held: float, need: int, wha
             f"{need}; give more memory, ask for fewer, leave eigenvectors out (vectors=False, {VECTORS} vectors), or "
             "measure a part of the model with Objective(..., parameters=)"
         )
-
-
-def in_form(found: Extremes, vectors: torch.Tensor, k: int, n_matvecs: int, seed: int) -> Eigenpairs:
-    """Put eigenvalues that were found without a basis into the form of eigenpairs.
-
-    Args:
-        found: The eigenvalues, k at most; where they are fewer, the rest is NaN.
-        vectors: Their vectors, shape (P, m), or none, (P, 0).
-        k: Number of pairs that were asked for.
-        n_matvecs: Number of products spent.
-        seed: Seed of the start vector.
-
-    Returns:
-        The pairs.
-    """
-    missing = k - len(found.values)
-    each = np.pad(found.known, (0, missing))
-    if missing and vectors.shape[1]:
-        vectors = torch.nn.functional.pad(vectors, (0, missing), value=float("nan"))
-    return Eigenpairs(
-        values=np.pad(found.values, (0, missing), constant_values=np.nan),
-        vectors=vectors,
-        residuals=np.pad(found.residuals, (0, missing), constant_values=np.nan),
-        converged_each=each,
-        converged=np.bool_(each.all()),
-        n_matvecs=n_matvecs,
-        seed=seed,
-    )
 
 
 def check_count(operator: SymmetricOperator, k: int) -> None:
@@ -245,6 +187,7 @@ def extract(space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int, 
     residuals = space.residuals(vectors)
     each = np.pad(known, (0, len(wanted) - len(known)), constant_values=False)
     lifted = (space.become if in_place else space.lift)(vectors[:, wanted])
+    parts = space.forms.along(vectors[:, wanted])
     padded = k - len(wanted)  # a budget below k leaves pairs unknown, and says so
     return Eigenpairs(
         values=np.pad(values[wanted], (0, padded), constant_values=np.nan),
@@ -254,12 +197,18 @@ def extract(space: RitzSpace, k: int, which: str, known: np.ndarray, seed: int, 
         converged=np.bool_(each.all() and not padded),
         n_matvecs=space.steps,
         seed=seed,
+        stderr_sample=np.pad(
+            over_examples(space.forms.clusters, parts, len(wanted)), (0, padded), constant_values=np.nan
+        ),
+        parts=None if parts is None else np.pad(parts, ((0, 0), (0, padded)), constant_values=np.nan),
     )
 
 
 def _dense(operator: SymmetricOperator, k: int, which: str, tol: float, seed: int) -> Eigenpairs:
     before = operator.n_matvecs
-    matrix = operator.dense().double()
+    size = operator.shape[0]
+    whole, images = operator.whole(by_batch=size <= _DENSE_SIZE)
+    matrix = whole.double()
     values, vectors = torch.linalg.eigh(matrix)
     host = values.cpu().numpy()
     wanted = select(host, k, which)
@@ -268,5 +217,19 @@ def _dense(operator: SymmetricOperator, k: int, which: str, tol: float, seed: in
     residuals = torch.linalg.vector_norm(matrix @ kept - kept * values[wanted.copy()], dim=0).cpu().numpy()
     residuals = np.hypot(residuals, torch.finfo(operator.dtype).eps * np.abs(host).max())
     each = residuals <= tol * np.maximum(np.abs(host[wanted]), negligible(host, tol))
-    spent = operator.n_matvecs - before
-    return Eigenpairs(host[wanted], chosen, residuals, each, np.bool_(each.all()), spent, seed)
+    parts = None
+    if images is not None:
+        parts = torch.einsum("ik,gij,jk->gk", chosen, images, chosen).double().cpu().numpy()
+    elif operator.clusters is not None:  # too many numbers to keep them for every group: k products more
+        parts = operator.with_forms(chosen)[1]
+    return Eigenpairs(
+        values=host[wanted],
+        vectors=chosen,
+        residuals=residuals,
+        converged_each=each,
+        converged=np.bool_(each.all()),
+        n_matvecs=operator.n_matvecs - before,
+        seed=seed,
+        stderr_sample=over_examples(operator.clusters, parts, len(wanted)),
+        parts=parts,
+    )

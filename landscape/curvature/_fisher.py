@@ -9,6 +9,7 @@ from landscape._given import of_objective
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET
 from landscape.curvature._gauss_newton import Metric, OutputOperator
 from landscape.curvature._likelihood import information
+from landscape.curvature._readings import Readings
 from landscape.curvature._split import Split
 from landscape.objective import Objective
 
@@ -67,13 +68,12 @@ class FisherOperator(OutputOperator):
         parts = self._split(index)
         return self._loss(index) if parts is None else parts.loss
 
-    def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
-        product = super()._submatvec(vector, kept)
-        return product * self.n if self.kind == "empirical" else product
-
-    def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
-        product = super()._submatmat(block, kept)
-        return product * self.n if self.kind == "empirical" else product
+    def _sum(self, block: torch.Tensor, kept: tuple[int, ...], readings: Readings) -> torch.Tensor:
+        product = super()._sum(block, kept, readings)
+        if self.kind != "empirical":
+            return product
+        readings.scale(self.n)
+        return product * self.n
 
     def __repr__(self) -> str:
         drawn = f", draws={self.draws}, seed={self.seed}" if self.kind == "mc" else ""

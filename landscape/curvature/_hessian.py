@@ -17,6 +17,7 @@ from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, 
 from landscape.curvature._differences import DifferencedHessian
 from landscape.curvature._linearized import LinearizedHessian
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import Reader
 from landscape.objective import Objective
 
 STRATEGIES = ("auto", "retained", "rebuilt", "linearized", "compiled", "differences")
@@ -75,6 +76,7 @@ class HessianOperator(SymmetricOperator):
     ):
         super().__init__(objective.n_parameters, objective.dtype, objective.device, objective.layout)
         self._engine = _engine(objective, vector, strategy, memory_budget, chunk_size)
+        self.clusters = self._engine.clusters
 
     @property
     def strategy(self) -> str:
@@ -92,6 +94,16 @@ class HessianOperator(SymmetricOperator):
 
     def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         return self._engine._submatmat(block, kept)
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._engine._by_batch(block, read, shape)
+
+    def _sub_by_batch(
+        self, block: torch.Tensor, kept: tuple[int, ...], read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._engine._sub_by_batch(block, kept, read, shape)
 
     def __repr__(self) -> str:
         return (

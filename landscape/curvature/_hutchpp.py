@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from landscape._results import Estimate
+from landscape._sampling_error import of_contributions
 from landscape.curvature._calibration import form_error
-from landscape.curvature._eigenpairs import Eigenpairs
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._pairs import Eigenpairs
+from landscape.curvature._sketch_forms import SketchForms
 from landscape.curvature._xtrace import extend
 
 _BLOCK = 4
@@ -35,19 +38,29 @@ class Deflated:
         self._basis, self._basis_images = nothing, nothing
         self._frontier: torch.Tensor | None = None
         self.spent = 0
+        self._forms = SketchForms(operator)
+        self._known_parts: np.ndarray | float | None = 0.0
+        self._known = 0
         if known:
             vectors = torch.cat([pairs.vectors.to(nothing) for pairs in known], 1)
             values = torch.as_tensor(np.concatenate([np.asarray(pairs.values) for pairs in known])).to(nothing)
             # Pairs of two searches are orthogonal to their accuracy only; both factors turn alike.
             basis, turn = torch.linalg.qr(vectors)
+            parts = [pairs.parts for pairs in known if pairs.parts is not None]
+            self._known_parts = np.concatenate(parts, axis=1).sum(axis=1) if len(parts) == len(known) else None
+            self._known = basis.shape[1]
             self._basis = basis
             self._basis_images = torch.linalg.solve_triangular(turn, vectors * values, upper=True, left=False)
 
     def probe(self, count: int) -> None:
         """Add probes, for one product each."""
         fresh = self._normal(count)
+        # Outside of the known vectors, whose own products with the groups were never taken.
+        known = self._basis[:, : self._known]
+        fresh = fresh - known @ (known.T @ fresh)
+        images = self._forms.of_tests(self._basis[:, self._known :], fresh)
         self._probes = torch.cat([self._probes, fresh], 1)
-        self._images = torch.cat([self._images, self._operator @ fresh], 1)
+        self._images = torch.cat([self._images, images], 1)
         self.spent += count
 
     def next_growth(self) -> int:
@@ -67,10 +80,10 @@ class Deflated:
             if room < 1:
                 break
             fresh = extend(self._basis, block[:, :room])
-            images = self._operator @ fresh
+            self._basis = torch.cat([self._basis, fresh], 1)
+            images = self._forms.of_basis(self._basis[:, self._known :], self._probes, fresh)
             self.spent += fresh.shape[1]
             added += fresh.shape[1]
-            self._basis = torch.cat([self._basis, fresh], 1)
             self._basis_images = torch.cat([self._basis_images, images], 1)
             self._frontier = self._rest_of(images)
         return added
@@ -102,6 +115,21 @@ class Deflated:
         forms = (outside * images).sum(dim=0) * scale
         return forms.cpu().numpy(), ((images**2).sum(dim=0) * scale).cpu().numpy()
 
+    def _over_examples(self) -> float:
+        """Return the standard error over examples, from the estimate's own form for each group of batches."""
+        inside = self._basis.T @ self._probes
+        outside = self._probes - self._basis @ inside
+        scale = (self._rest / torch.linalg.vecdot(outside.T, outside.T)).double().cpu().numpy()
+        part = inside[self._known :].double().cpu().numpy()
+
+        def estimate(core: np.ndarray, upper: np.ndarray, forms: np.ndarray) -> float:
+            rest = forms - 2 * (part * upper).sum(axis=0) + (part * (core @ part)).sum(axis=0)
+            return float(np.trace(core) + (scale * rest).mean())
+
+        found = self._forms.along(estimate)
+        whole = None if found is None or self._known_parts is None else found + self._known_parts
+        return float(of_contributions(self._operator.clusters, whole))
+
     @property
     def _rest(self) -> int:
         return self._operator.shape[0] - self._basis.shape[1]
@@ -124,4 +152,5 @@ class Deflated:
         # Off the blocks on the diagonal H has the coupling of Q to the rest, on both sides.
         coupled = float((self._basis_images.double() ** 2).sum()) - float((core**2).sum())
         square = float((core**2).sum()) + 2 * max(coupled, 0.0) + mean
-        return Estimate.student(value, float(np.hypot(spread, rounding)), len(forms), self.seed, dof), square
+        found = Estimate.student(value, float(np.hypot(spread, rounding)), len(forms), self.seed, dof)
+        return dataclasses.replace(found, stderr_sample=self._over_examples()), square

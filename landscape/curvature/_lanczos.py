@@ -6,7 +6,9 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from landscape.curvature._batch_forms import BatchForms
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._quadrature import Quadrature
 
 
 class Krylov:
@@ -27,6 +29,7 @@ class Krylov:
         start = start.to(operator.device, operator.dtype)
         self._next = start / torch.linalg.vector_norm(start)
         self.alpha: list[float] = []
+        self._forms = BatchForms(operator.clusters)
         self.beta: list[float] = []  # beta[j] couples steps j and j + 1; the last one is the residual's norm
 
     @property
@@ -55,7 +58,7 @@ class Krylov:
             room = min(max(16, count // 4), self._operator.shape[0] - count)
             self._basis = torch.cat([self._basis, self._basis.new_empty((room, self._basis.shape[1]))])
         self._basis[count] = self._next
-        product = self._operator @ self._next
+        product = self._multiply(self._next)
         self.alpha.append(float(torch.dot(product.double(), self._next.double())))
         residual = self._orthogonalise(product)
         norm = float(torch.linalg.vector_norm(residual.double()))
@@ -66,6 +69,18 @@ class Krylov:
         else:
             self.beta.append(norm)
             self._next = residual / norm if norm > 0 else residual
+
+    def _multiply(self, vector: torch.Tensor) -> torch.Tensor:
+        if self._operator.clusters is None:
+            return self._operator @ vector
+        basis = self._basis[: self.steps + 1]
+        product, row = self._operator.by_batch(vector, lambda image: torch.mv(basis, image), (len(basis),))
+        self._forms.add(row)
+        return product
+
+    def quadrature(self) -> Quadrature:
+        """Return the Gauss quadrature for the start vector."""
+        return Quadrature.of(*self.ritz(), self._forms.first_chain())
 
     def _orthogonalise(self, vector: torch.Tensor) -> torch.Tensor:
         before = float(torch.linalg.vector_norm(vector))

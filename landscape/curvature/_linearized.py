@@ -16,6 +16,8 @@ from landscape._loss_functions import with_lost_weight
 from landscape._private import weight_norm_function
 from landscape._twice import weight_norm
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import Reader
+from landscape.curvature._readings import Readings
 from landscape.objective import Objective
 
 
@@ -41,7 +43,8 @@ class LinearizedHessian(SymmetricOperator):
         self._processes = objective.processes
         self.strategy = "linearized and compiled" if compiled else "linearized"
         self._unflatten = objective.layout.unflatten
-        self._shares: list[Callable[..., Sequence[torch.Tensor]]] = []
+        self.clusters = objective.clusters
+        self._shares: list[tuple[int, Callable[..., Sequence[torch.Tensor]]]] = []
         point = objective.vector() if vector is None else torch.as_tensor(vector).detach().clone()
         point = point.to(self.device, self.dtype)
         parameters = [part.clone() for part in self._unflatten(point)]
@@ -49,7 +52,8 @@ class LinearizedHessian(SymmetricOperator):
             loss = objective.loss_and_gradient(point)[0]  # refuses a loss without parameters, as others do
             with self._processes.summed():
                 for index in objective.counted:
-                    self._shares.append(_derivative(objective, index, objective.batch_weights[index], parameters))
+                    share = _derivative(objective, index, objective.batch_weights[index], parameters)
+                    self._shares.append((index, share))
         if not torch.isfinite(loss):
             raise MeasurementError(
                 f"the loss on the measured examples is {float(loss)}, so it has no curvature; "
@@ -57,20 +61,32 @@ class LinearizedHessian(SymmetricOperator):
             )
         if compiled:
             with _own_warnings_ignored():
-                self._shares = [torch.compile(share) for share in self._shares]
+                self._shares = [(index, torch.compile(share)) for index, share in self._shares]
                 self._matvec(torch.zeros_like(point))  # compiles
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
-        parts = [part.contiguous() for part in self._unflatten(vector)]
-        total = torch.zeros_like(vector)
+        return self._sum(vector, Readings(None, None))
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        readings = Readings(self.clusters, read, block.new_empty((0, *shape)))
+        return self._sum(block, readings), readings.found
+
+    def _sum(self, block: torch.Tensor, readings: Readings) -> torch.Tensor:
+        total = torch.zeros_like(block.movedim(0, -1))
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._processes.summed(total))
+            stack.enter_context(self._processes.summed(total, *readings.shared))
             stack.enter_context(torch.no_grad())
             if self._compiled:  # a session makes everything run eagerly, for the sake of the model
                 stack.enter_context(torch.compiler.set_stance("default"))
-            for share in self._shares:
-                total += torch.cat([product.reshape(-1) for product in share(parts)])
-        return total
+            for index, share in self._shares:
+                readings.next(index, total)
+                for row, vector in zip(torch.atleast_2d(total), torch.atleast_2d(block.movedim(0, -1)), strict=True):
+                    parts = [part.contiguous() for part in self._unflatten(vector)]
+                    row += torch.cat([product.reshape(-1) for product in share(parts)])
+            readings.end(total)
+        return total.movedim(0, -1)
 
 
 def _derivative(

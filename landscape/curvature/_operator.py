@@ -9,7 +9,7 @@ import torch
 
 from landscape._layout import ParameterLayout
 from landscape._selection import joined, modules, select, sublayout
-from landscape.curvature._products import Products
+from landscape.curvature._products import Products, Reader
 
 
 class SymmetricOperator(Products):
@@ -23,7 +23,25 @@ class SymmetricOperator(Products):
         device: Where they are computed.
         layout: Names and shapes of the parameters behind rows and columns; None where they are unknown.
         n_matvecs: Number of products taken so far.
+        clusters: Groups of batches whose products add up to the operator's, for errors over examples; None where they
+            cannot be told apart.
+        of_examples: Whether it depends on the measured examples; weight decay does not.
     """
+
+    of_examples = True
+
+    def _sub_by_batch(
+        self, block: torch.Tensor, kept: tuple[int, ...], read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Do what `by_batch` does with the sub-block of some tensors of the layout, without counting."""
+        if self.clusters is None:
+            return (self._submatvec if block.ndim == 1 else self._submatmat)(block, kept), None
+
+        def of_rows(rows: torch.Tensor) -> torch.Tensor:
+            return read(self._cut(rows.movedim(0, -1), kept).movedim(0, -1))
+
+        product, readings = self._by_batch(self._pad(block, kept), of_rows, shape)
+        return self._cut(product, kept), readings
 
     def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         """Multiply the sub-block of some tensors of the layout; subclasses may leave out the rest of the work."""
@@ -116,22 +134,10 @@ class SymmetricOperator(Products):
         return self * -1.0
 
 
-class DenseOperator(SymmetricOperator):
-    """A matrix at hand, behind the same face: for tests of what is built on operators."""
-
-    def __init__(self, matrix: torch.Tensor):
-        super().__init__(matrix.shape[0], matrix.dtype, matrix.device)
-        self.matrix = matrix
-
-    def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
-        return self.matrix @ vector
-
-    def _matmat(self, block: torch.Tensor) -> torch.Tensor:
-        return self.matrix @ block
-
-
 class Diagonal(SymmetricOperator):
     """A diagonal matrix, given by its diagonal of shape (P,)."""
+
+    of_examples = False
 
     def __init__(self, diagonal: torch.Tensor, layout: ParameterLayout | None = None):
         super().__init__(diagonal.shape[0], diagonal.dtype, diagonal.device, layout)
@@ -167,6 +173,31 @@ class Sum(SymmetricOperator):
                     "added; make both from objectives of one dtype on one device"
                 )
         super().__init__(first.shape[0], first.dtype, first.device, known[0] if known else None)
+        # Groups must be those of one objective: those of others would be other examples.
+        groups = [part.clusters for _, part in self.terms if part.of_examples]
+        self.clusters = groups[0] if groups and all(each is groups[0] for each in groups) else None
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.clusters is None:
+            return self._matvec(block), None
+        weights = torch.as_tensor(self.clusters.weights, dtype=block.dtype, device=block.device)
+        weights = weights.reshape(-1, *[1] * len(shape))
+        total, readings = torch.zeros_like(block), block.new_zeros((self.clusters.count, *shape))
+        for factor, part in self.terms:
+            product, found = part.by_batch(block, read, shape)
+            total += factor * product
+            # Of what does not depend on the examples each group has its share.
+            readings += factor * (weights * read(product.movedim(0, -1)) if found is None else found)
+        return total, readings
+
+    def _sub_by_batch(
+        self, block: torch.Tensor, kept: tuple[int, ...], read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.clusters is None or any(part.layout is None for _, part in self.terms):
+            return super()._sub_by_batch(block, kept, read, shape)
+        return Sum([(factor, Restricted(part, kept)) for factor, part in self.terms])._by_batch(block, read, shape)
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return sum(factor * part._product(vector) for factor, part in self.terms)  # type: ignore[return-value]
@@ -204,6 +235,19 @@ class Restricted(SymmetricOperator):
         super().__init__(own.total, parent.dtype, parent.device, own)
         self.parent = parent
         self.kept = kept
+        self.clusters, self.of_examples = parent.clusters, parent.of_examples
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self.parent.n_matvecs += 1 if block.ndim == 1 else block.shape[1]
+        return self.parent._sub_by_batch(block, self.kept, read, shape)
+
+    def _sub_by_batch(
+        self, block: torch.Tensor, kept: tuple[int, ...], read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self.parent.n_matvecs += 1 if block.ndim == 1 else block.shape[1]
+        return self.parent._sub_by_batch(block, tuple(self.kept[i] for i in kept), read, shape)
 
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         self.parent.n_matvecs += 1

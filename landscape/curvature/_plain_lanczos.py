@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._quadrature import Quadrature
 
 # Least weight of an eigenvalue, in units of eps².
 _GHOST = 10.0
@@ -79,11 +80,10 @@ class PlainLanczos:
         end = int(exhausted[0]) + 1 if len(exhausted) else len(diagonal)
         return diagonal[:end], couplings[:end]
 
-    def quadrature(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return nodes and weights of the Gauss quadrature for the start vector, each (steps,)."""
+    def quadrature(self) -> Quadrature:
+        """Return the Gauss quadrature for the start vector; what groups of batches contribute is not known."""
         diagonal, couplings = self.matrix()
-        nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, couplings[:-1])
-        return nodes, vectors[0] ** 2
+        return Quadrature.of(*scipy.linalg.eigh_tridiagonal(diagonal, couplings[:-1]), None)
 
     def distinct(self) -> Distinct:
         """Return the eigenvalues that T stands for, each once, without ghosts."""

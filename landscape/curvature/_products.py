@@ -1,8 +1,9 @@
-"""The face of a symmetric matrix that is known by its products: `@`, counted and checked, and other forms of it."""
+"""A symmetric matrix that is known by its products: `@`, counted and checked, and readings for groups of batches."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,20 @@ import torch
 
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
+from landscape._sampling_error import Clusters
+
+# A linear function of a product: of a vector (P,), or of a block's products as rows (k, P).
+Reader = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Products(abc.ABC):
-    """What a symmetric (P, P) matrix is when all that is known of it are its products."""
+    """A symmetric (P, P) matrix that is known by its products.
+
+    Attributes:
+        clusters: Groups of batches whose products add up to the matrix's; None where they cannot be told apart.
+    """
+
+    clusters: Clusters | None = None
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device, layout: ParameterLayout | None = None):
         self.shape = (size, size)
@@ -52,22 +63,84 @@ class Products(abc.ABC):
             return product.to(other.device, other.dtype if other.is_floating_point() else self.dtype)
         return product.cpu().numpy().astype(np.result_type(np.asarray(other).dtype, np.float32), copy=False)
 
+    def by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Multiply once, and read a linear function off the part that each group of batches has in the product.
+
+        The parts are added up as they come and never kept: the function is applied to the running sum after each
+        group, and differences of its values are what the groups contribute.
+
+        Args:
+            block: A vector (P,) or the columns of a block (P, k), in the operator's type and on its device.
+            read: A linear function of the product. It gets the product of a vector, shape (P,), or the products of the
+                columns as rows, shape (k, P), and returns a tensor of its own, no view of them.
+            shape: Shape of what it returns.
+
+        Returns:
+            The product, and what was read of each group, shape (groups, ...): these add up to `read` of the product.
+            None instead where the operator does not know its groups (`clusters`).
+        """
+        return self._checked(block, lambda: self._by_batch(block, read, shape))
+
+    def with_forms(self, block: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
+        """Multiply the columns v of a block, and return vᵀH_g v for the groups of batches too.
+
+        Args:
+            block: The columns, shape (P, k), in the operator's type and on its device.
+
+        Returns:
+            The products, shape (P, k), and the forms, shape (groups, k); None where the groups are not known.
+        """
+        if not block.numel():
+            return block, None
+        rows = block.T
+        products, forms = self.by_batch(block, lambda images: torch.linalg.vecdot(images, rows), block.shape[1:])
+        return products, None if forms is None else forms.double().cpu().numpy()
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return (self._matvec(block) if block.ndim == 1 else self._matmat(block)), None
+
     def _product(self, block: torch.Tensor) -> torch.Tensor:
+        return self._checked(block, lambda: (self._matvec(block) if block.ndim == 1 else self._matmat(block), None))[0]
+
+    def _checked(
+        self, block: torch.Tensor, multiply: Callable[[], tuple[torch.Tensor, torch.Tensor | None]]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Count the products, take them, and refuse what is not finite."""
         self.n_matvecs += 1 if block.ndim == 1 else block.shape[1]
-        product = self._matvec(block) if block.ndim == 1 else self._matmat(block)
+        product, readings = multiply()
         # A sum is one pass over the memory, and finite only where all is; it alone may overflow.
         if not torch.isfinite(product.sum()) and not torch.isfinite(product).all():
             raise MeasurementError(
                 "a curvature product is not finite: the loss or its derivatives are NaN or infinite at these weights "
                 "on the measured examples; look at the loss, the learning rate and the data"
             )
-        return product
+        return product, readings
 
     def dense(self) -> torch.Tensor:
         """Build the whole matrix from P products, symmetrised, shape (P, P): for tests and small models."""
+        return self.whole()[0]
+
+    def whole(self, by_batch: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Build the whole matrix as `dense` does, and what each group of batches contributes to it.
+
+        Memory: as many matrices of P² numbers as there are groups, and one.
+
+        Args:
+            by_batch: Whether the groups' matrices are wanted.
+
+        Returns:
+            The matrix, shape (P, P), symmetrised; the groups' shares, shape (groups, P, P), or None.
+        """
         identity = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
-        matrix = self @ identity
-        return (matrix + matrix.T) / 2
+        if by_batch and self.clusters is not None:
+            matrix, parts = self.by_batch(identity, lambda rows: rows.clone(), tuple(self.shape))
+        else:
+            matrix, parts = self @ identity, None
+        return (matrix + matrix.T) / 2, parts
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
         """Return the operator for scipy's solvers, taking and giving float64 arrays."""

@@ -12,8 +12,9 @@ from torch import nn
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape._results import Estimate
-from landscape.curvature._eigenpairs import Eigenpairs, check_count
+from landscape.curvature._eigenpairs import check_count
 from landscape.curvature._hessian import hessian
+from landscape.curvature._pairs import Eigenpairs, over_examples
 from landscape.objective import Objective
 
 
@@ -64,8 +65,9 @@ def pyhessian_spectrum(
         values, vectors, traces = _run(objective, k, tol, max_iterations)
     order = np.argsort(-values, kind="stable")
     values, columns = values[order], torch.stack([vectors[i] for i in order], dim=1)
+    images, parts = operator.with_forms(columns)
     residuals = torch.linalg.vector_norm(
-        operator @ columns - columns * torch.as_tensor(values, dtype=columns.dtype, device=columns.device),
+        images - columns * torch.as_tensor(values, dtype=columns.dtype, device=columns.device),
         dim=0,
     )
     each = residuals.cpu().numpy() <= tol * np.abs(values)
@@ -77,6 +79,8 @@ def pyhessian_spectrum(
         np.bool_(each.all()),
         operator.n_matvecs,
         seed,
+        stderr_sample=over_examples(operator.clusters, parts, len(values)),
+        parts=parts,
     )
     return pairs, Estimate.from_samples(traces, seed)
 

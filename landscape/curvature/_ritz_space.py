@@ -6,7 +6,9 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from landscape.curvature._batch_forms import BatchForms
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._quadrature import Quadrature
 
 # Columns rotated at a time in a restart, so that it needs no second basis.
 _CHUNK = 1 << 15
@@ -22,6 +24,8 @@ class RitzSpace:
 
     Every new direction is orthogonalised against the whole basis. What the recurrence says is taken out first, so
     that one pass through the basis is enough in all but a few steps: that pass is the cost beside the products.
+
+    Where the operator knows its groups of batches, `forms` gathers what each of them contributes to S.
 
     Memory: (capacity, P) numbers of the operator's type; pages of the basis are touched as it grows.
 
@@ -45,6 +49,7 @@ class RitzSpace:
         self.steps = 0
         self.recurrence: tuple[list[float], list[float]] = ([], [])  # diagonal and off-diagonal of the first chain
         self._first_chain = True
+        self.forms = BatchForms(operator.clusters)
 
     @property
     def basis(self) -> torch.Tensor:
@@ -70,7 +75,7 @@ class RitzSpace:
     def _step(self) -> None:
         index = self.count
         self._basis[index] = self._next
-        product = self._operator @ self._next
+        product = self._multiply(self._next)
         self.steps += 1
         self.count += 1
         self._projected[index, :index] = self._projected[:index, index] = self._tail
@@ -101,6 +106,15 @@ class RitzSpace:
             self.recurrence[0].append(diagonal)
             self.recurrence[1].append(float(self._tail[-1]))
         self._ritz = None
+
+    def _multiply(self, vector: torch.Tensor) -> torch.Tensor:
+        """Multiply the newest basis vector, and gather what each group of batches contributes to S."""
+        if self._operator.clusters is None:
+            return self._operator @ vector
+        basis = self._basis[: self.count + 1]
+        product, row = self._operator.by_batch(vector, lambda image: torch.mv(basis, image), (len(basis),))
+        self.forms.add(row)
+        return product
 
     def _combine(self, coefficients: np.ndarray) -> torch.Tensor:
         return torch.mv(self.basis.T, torch.as_tensor(coefficients, dtype=self._basis.dtype, device=self._basis.device))
@@ -136,6 +150,7 @@ class RitzSpace:
         Returns:
             The coefficients of `start` in the basis, and the norm of what lies outside of it.
         """
+        self.forms.end_first_chain()
         self._lost.append(self._tail)
         if start is None:
             self._next, inside = self._fresh(), np.append(np.zeros(self.count), 1.0)
@@ -152,12 +167,15 @@ class RitzSpace:
     def forget_chain(self) -> None:
         """Take back the last `inject` and what grew from it; no further steps can follow."""
         self.count, self._tail = self._chain, self._lost.pop()
+        self.forms.shrink(self.count)
         self._ritz = None
 
     def restart(self, kept: np.ndarray) -> None:
         """Shrink the basis to the Ritz vectors with the given indices (of ascending values)."""
         values, vectors = self.ritz()
         values, vectors = values[kept], vectors[:, kept]
+        self.forms.end_first_chain()
+        self.forms.rotate(vectors)
         self._rotate(vectors)
         self._tail = self._tail @ vectors
         self._lost = [row @ vectors[: len(row)] for row in self._lost]
@@ -180,11 +198,10 @@ class RitzSpace:
             self._ritz = np.linalg.eigh(self._projected[: self.count, : self.count])
         return self._ritz
 
-    def quadrature(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return nodes and weights of the Gauss quadrature for the start vector, from the first chain of steps."""
+    def quadrature(self) -> Quadrature:
+        """Return the Gauss quadrature for the start vector, from the first chain of steps."""
         diagonal, off_diagonal = (np.array(entries) for entries in self.recurrence)
-        nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal[:-1])
-        return nodes, vectors[0] ** 2
+        return Quadrature.of(*scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal[:-1]), self.forms.first_chain())
 
     def residuals(self, vectors: np.ndarray) -> np.ndarray:
         """Residual norms ‖Hv − θv‖ of Ritz pairs: bounds by the couplings, joined with a bound on rounding."""

@@ -10,19 +10,11 @@ from landscape._given import of_operator
 from landscape._memory import fits
 from landscape._results import Result
 from landscape.curvature._convergence import slack
-from landscape.curvature._density import SpectralDensity, assemble, grown, quadrature, vectors_of
-from landscape.curvature._eigenpairs import (
-    IN_FLIGHT,
-    Eigenpairs,
-    check_count,
-    extract,
-    in_form,
-    no_vectors,
-    require_vectors,
-    room,
-)
+from landscape.curvature._density import SpectralDensity, assemble, grown, vectors_of
+from landscape.curvature._eigenpairs import IN_FLIGHT, check_count, extract, require_vectors, room
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._pairs import Eigenpairs, in_form, no_vectors
 from landscape.curvature._plain_lanczos import PlainLanczos
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._search import Search
@@ -102,7 +94,7 @@ def spectrum(
         chain = PlainLanczos(operator, rademacher(size, seed, 0))
         ends = extreme_values(chain, wanted, tol, max_matvecs or 2 * budget)
         top, bottom = (
-            in_form(found, no_vectors(operator), count, chain.steps, seed)
+            in_form(found, operator, no_vectors(operator), count, chain.steps, seed)
             for found, (count, _) in zip(ends, wanted, strict=True)
         )
         quadratures = [chain.quadrature()]
@@ -118,13 +110,13 @@ def spectrum(
     lean = held < vectors_of(steps) + top.vectors.shape[1] + bottom.vectors.shape[1]
     for probe in range(1, probes):
         run = grown(operator, rademacher(size, seed, probe), steps, seed, lean)
-        quadratures.append(quadrature(run))
+        quadratures.append(run.quadrature())
         # Copies of an eigenvalue are no evidence of further ones.
-        nodes = run.distinct().values if isinstance(run, PlainLanczos) else quadratures[-1][0]
+        nodes = run.distinct().values if isinstance(run, PlainLanczos) else quadratures[-1].nodes
         del run
         top, bottom = _unsurpassed(top, nodes[::-1], tol), _unsurpassed(bottom, nodes, tol)
     total = operator.n_matvecs - before
-    return Spectrum(top, bottom, assemble(quadratures, size, seed, total), total)
+    return Spectrum(top, bottom, assemble(quadratures, operator, seed, total), total)
 
 
 def _unsurpassed(pairs: Eigenpairs, nodes: np.ndarray, tol: float) -> Eigenpairs:

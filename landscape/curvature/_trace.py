@@ -12,7 +12,8 @@ import torch
 from landscape._given import of_operator
 from landscape._memory import fits
 from landscape._results import Estimate
-from landscape.curvature._calibration import form_error
+from landscape._sampling_error import of_contributions
+from landscape.curvature._calibration import form_error, fourth_power
 from landscape.curvature._eigenpairs import Eigenpairs, require_vectors
 from landscape.curvature._hutchpp import Deflated
 from landscape.curvature._lanczos import rademacher
@@ -40,6 +41,7 @@ class TraceEstimate(Estimate):
         seed: Their seed.
         dof: Degrees of freedom behind the standard error.
         spread: The standard error before it was widened.
+        stderr_sample: Standard error over examples, from vᵀH_g v of the groups of batches g; NaN with a single batch.
         n_matvecs: Number of products spent.
         converged: Whether the standard error reached the tolerance.
         method: How it was estimated; "exact" where the whole diagonal was taken.
@@ -102,7 +104,7 @@ def trace(
 
     Example:
         >>> import torch
-        >>> from landscape.curvature._operator import DenseOperator
+        >>> from landscape.curvature._dense import DenseOperator
         >>> H = DenseOperator(torch.diag(torch.arange(100, dtype=torch.float64)))
         >>> estimate = trace(H, method="hutchinson")  # signs see a diagonal exactly
         >>> estimate.value, estimate.converged
@@ -118,23 +120,39 @@ def trace(
     held = fits(memory_budget, operator)
     before = operator.n_matvecs
     if operator.shape[0] <= min(EXACT_SIZE, max_matvecs):
-        found, converged, method = Estimate.exact(float(operator.dense().double().trace())), True, "exact"
+        return exact_trace(operator)
+    within = _Tolerance(tol, floor)
+    if method != "hutchinson" and held < _BLOCKS * max_matvecs + VECTORS:
+        require_vectors(memory_budget, held, VECTORS, "a trace and its probes")
+        method = "hutch++"
+        found, converged = _streamed(operator, within, seed, max_matvecs, known, int(held) - VECTORS)
+    elif method == "hutch++":
+        found, converged = _hutchpp(operator, within, seed, max_matvecs, known)
     else:
-        within = _Tolerance(tol, floor)
-        if method != "hutchinson" and held < _BLOCKS * max_matvecs + VECTORS:
-            require_vectors(memory_budget, held, VECTORS, "a trace and its probes")
-            method = "hutch++"
-            found, converged = _streamed(operator, within, seed, max_matvecs, known, int(held) - VECTORS)
-        elif method == "hutch++":
-            found, converged = _hutchpp(operator, within, seed, max_matvecs, known)
-        else:
-            run = _xtrace if method == "xtrace" else _hutchinson
-            found, converged = run(operator, within, seed, max_matvecs)
+        run = _xtrace if method == "xtrace" else _hutchinson
+        found, converged = run(operator, within, seed, max_matvecs)
     return TraceEstimate(
         **{field.name: getattr(found, field.name) for field in dataclasses.fields(Estimate)},
         n_matvecs=operator.n_matvecs - before,
         converged=converged,
         method=method,
+    )
+
+
+def exact_trace(operator: SymmetricOperator) -> TraceEstimate:
+    """Take the trace of a small operator from its whole diagonal."""
+    before, size = operator.n_matvecs, operator.shape[0]
+    products, forms = operator.with_forms(torch.eye(size, dtype=operator.dtype, device=operator.device))
+    error = of_contributions(operator.clusters, None if forms is None else forms.sum(axis=1))
+    return TraceEstimate(
+        float(products.double().trace()),
+        0.0,
+        1,
+        None,
+        stderr_sample=float(error),
+        n_matvecs=operator.n_matvecs - before,
+        converged=True,
+        method="exact",
     )
 
 
@@ -167,20 +185,23 @@ def _hutchinson(operator: SymmetricOperator, within: _Tolerance, seed: int, budg
     size = operator.shape[0]
     samples: list[float] = []
     squares: list[float] = []
+    parts: list[np.ndarray] = []
     wanted = 8
     while True:
         for index in range(len(samples), wanted):
             probe = rademacher(size, seed, index).to(operator.device, operator.dtype)
-            image = (operator @ probe).double()
+            products, forms = operator.with_forms(probe[:, None])
+            image = products[:, 0].double()
+            parts += [] if forms is None else [forms[:, 0]]
             samples.append(float(torch.dot(probe.double(), image)))
             squares.append(float(torch.dot(image, image)))
         square = float(np.mean(squares))
         spread, dof = form_error(np.array(samples), square, fourth_power(squares, size), size, signs=True)
         estimate = Estimate.student(float(np.mean(samples)), spread, len(samples), seed, dof)
-        if within.met(estimate, square):
-            return estimate, True
-        if wanted >= budget:
-            return estimate, False
+        met = within.met(estimate, square)
+        if met or wanted >= budget:
+            error = of_contributions(operator.clusters, np.mean(parts, axis=0) if parts else None)
+            return dataclasses.replace(estimate, stderr_sample=float(error)), met
         wanted = planned(wanted, estimate, within.target(estimate.value, square), budget)
 
 
@@ -209,12 +230,6 @@ def _streamed(
         wanted = planned(taken, estimate, within.target(estimate.value, square), most)
 
 
-def fourth_power(squares: Sequence[float] | np.ndarray, size: int) -> float:
-    """Estimate tr A⁴ from forms that estimate tr A², whose variance is twice that."""
-    mean = float(np.mean(squares))
-    return float(np.clip(np.var(squares, ddof=1) / 2, mean**2 / size, mean**2))
-
-
 def _xtrace(operator: SymmetricOperator, within: _Tolerance, seed: int, budget: int) -> tuple[Estimate, bool]:
     size = operator.shape[0]
     most = max(2, min(budget // 2, size - 2))
@@ -233,7 +248,8 @@ def _xtrace(operator: SymmetricOperator, within: _Tolerance, seed: int, budget: 
             estimate = _exchangeable(small, seed, jackknife=True)
         converged = within.met(estimate, small.square)
         if converged or last:
-            return estimate, converged
+            error = of_contributions(operator.clusters, sketch.parts(small))
+            return dataclasses.replace(estimate, stderr_sample=float(error)), converged
 
 
 def _exchangeable(small: Small, seed: int, jackknife: bool) -> Estimate:

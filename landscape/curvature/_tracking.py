@@ -9,9 +9,10 @@ import torch
 
 from landscape._given import of_operator
 from landscape._results import Result
-from landscape.curvature._eigenpairs import Eigenpairs, check_count, extract, room
+from landscape.curvature._eigenpairs import check_count, extract, room
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._pairs import Eigenpairs, over_examples
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._search import Search
 from landscape.curvature._warm_space import WarmSpace
@@ -139,6 +140,7 @@ def _warm(
     while space.products < most and space.bounds.max() > tol:
         space.grow()
     vectors, residuals = space.ritz()
+    parts = space.parts()
     each = space.bounds <= tol
     pairs = Eigenpairs(
         values=space.values,
@@ -148,6 +150,8 @@ def _warm(
         converged=np.bool_(each.all()),
         n_matvecs=space.products,
         seed=seed,
+        stderr_sample=over_examples(operator.clusters, parts, k),
+        parts=parts,
     )
     return pairs, space.leading(k + _SPARE), float(space.correction.max())
 
@@ -167,6 +171,8 @@ def _cold(operator: SymmetricOperator, k: int, seed: int) -> tuple[Eigenpairs, t
         residuals=pairs.residuals[:k],
         converged_each=each,
         converged=np.bool_(each.all()),
+        stderr_sample=pairs.stderr_sample[:k],
+        parts=None if pairs.parts is None else pairs.parts[:, :k],
     )
     return leading, pairs.vectors, float("nan")
 

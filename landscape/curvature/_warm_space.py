@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from landscape.curvature._batch_forms import BatchForms
 from landscape.curvature._operator import SymmetricOperator
 
 # Residuals that make up less than this share of one another's span add no direction of their own.
@@ -52,11 +53,15 @@ class WarmSpace:
         self._operator = operator
         self._k = k
         self.basis = torch.linalg.qr(start.to(operator.device, operator.dtype))[0]
-        self.image = operator @ self.basis
+        begun = start.shape[1]
+        self.image, forms = operator.by_batch(self.basis, lambda rows: rows @ self.basis, (begun, begun))
         if known is not None:
             self._take_in(*(part.to(self.basis) for part in known))
         self._begun_with = self.count
-        self._given = self.count - start.shape[1]
+        self._given = self.count - begun
+        # What groups of batches have in a product that was given is not known.
+        self.forms = BatchForms(None if self._given else operator.clusters)
+        self.forms.begin(forms)
         self._solve()
 
     def _take_in(self, vector: torch.Tensor, product: torch.Tensor) -> None:
@@ -88,7 +93,9 @@ class WarmSpace:
         direction = _without(direction, self.basis)
         direction /= torch.linalg.vector_norm(direction)
         self.basis = torch.cat([self.basis, direction], dim=1)
-        self.image = torch.cat([self.image, self._operator @ direction], dim=1)
+        column, row = self._operator.by_batch(direction[:, 0], lambda image: image @ self.basis, (self.count,))
+        self.forms.add(row)
+        self.image = torch.cat([self.image, column[:, None]], dim=1)
         self._solve()
 
     def leading(self, count: int) -> torch.Tensor:
@@ -102,6 +109,10 @@ class WarmSpace:
         vectors, images = self.basis @ chosen, self.image @ chosen
         residuals = torch.linalg.vector_norm(images - vectors * (vectors * images).sum(dim=0), dim=0)
         return vectors, residuals.double().cpu().numpy()
+
+    def parts(self) -> np.ndarray | None:
+        """Return vᵀH_g v of the wanted Ritz vectors for each group of batches, shape (groups, k); None if unknown."""
+        return self.forms.along(self._within.numpy())
 
     def _solve(self) -> None:
         count = self.count

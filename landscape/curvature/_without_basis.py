@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import torch
@@ -28,12 +29,15 @@ class Extremes:
         residuals: ‖Hv − λv‖ of each, or a bound on it.
         known: Whether each is known to be the eigenvalue that it is taken for.
         coefficients: Coefficients of the Ritz vectors in the directions of the Lanczos run, in columns.
+        parts: What each group of batches contributes to the values, shape (groups, m); None where no vectors were
+            made, or the operator does not know its groups.
     """
 
     values: np.ndarray
     residuals: np.ndarray
     known: np.ndarray
     coefficients: np.ndarray
+    parts: np.ndarray | None = None
 
 
 def extreme_values(chain: PlainLanczos, wanted: tuple[tuple[int, str], ...], tol: float, budget: int) -> list[Extremes]:
@@ -104,14 +108,19 @@ def extreme_pairs(
         if number < len(mixing):
             chain.grow(1)
     del chain
-    values, residuals = np.empty(len(block)), np.empty(len(block))
+    values, residuals, forms = np.empty(len(block)), np.empty(len(block)), []
     for index, vector in enumerate(block):
         vector.div_(torch.linalg.vector_norm(vector))
-        product = operator @ vector
+        product, form = operator.by_batch(vector, functools.partial(torch.dot, vector), ())
+        forms.append(form)
         values[index] = float(torch.dot(product, vector))
         residuals[index] = float(torch.linalg.vector_norm(product.add_(vector, alpha=-values[index])))
     within = residuals**2 <= tol * np.maximum(values**2, (tol * np.abs(values).max(initial=0.0)) ** 2)
-    return dataclasses.replace(found, values=values, residuals=residuals, known=found.known & within), block.T
+    read = [form for form in forms if form is not None]
+    parts = torch.stack(read, dim=1).double().cpu().numpy() if read else None
+    return dataclasses.replace(
+        found, values=values, residuals=residuals, known=found.known & within, parts=parts
+    ), block.T
 
 
 def _known(found: Distinct, indices: np.ndarray, which: str, tol: float) -> np.ndarray:

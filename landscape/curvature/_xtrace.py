@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._sketch_forms import SketchForms
 
 
 @dataclasses.dataclass
@@ -15,6 +16,9 @@ class Sketch:
     """Test vectors Ω, their images HΩ, an orthonormal basis Q of those, and its images HQ; grown in blocks.
 
     Memory: four blocks of (P, count) numbers.
+
+    Attributes:
+        forms: ΩᵀH_gΩ, QᵀH_gΩ and QᵀH_gQ of the groups of batches g, where they are known.
     """
 
     operator: SymmetricOperator
@@ -22,12 +26,13 @@ class Sketch:
     images: torch.Tensor
     basis: torch.Tensor
     basis_images: torch.Tensor
+    forms: SketchForms
 
     @classmethod
     def empty(cls, operator: SymmetricOperator) -> Sketch:
         """Start without test vectors."""
         nothing = torch.empty((operator.shape[0], 0), dtype=operator.dtype, device=operator.device)
-        return cls(operator, nothing, nothing, nothing, nothing)
+        return cls(operator, nothing, nothing, nothing, nothing, SketchForms(operator))
 
     @property
     def count(self) -> int:
@@ -37,11 +42,18 @@ class Sketch:
     def grow(self, fresh: torch.Tensor) -> None:
         """Add test vectors, shape (P, more), for two products each."""
         fresh = fresh.to(self.operator.device, self.operator.dtype)
-        images = self.operator @ fresh
+        images = self.forms.of_tests(self.basis, fresh)
         basis = extend(self.basis, images)
         self.tests, self.images = torch.cat([self.tests, fresh], 1), torch.cat([self.images, images], 1)
-        self.basis_images = torch.cat([self.basis_images, self.operator @ basis], 1)
         self.basis = torch.cat([self.basis, basis], 1)
+        self.basis_images = torch.cat([self.basis_images, self.forms.of_basis(self.basis, self.tests, basis)], 1)
+
+    def parts(self, small: Small) -> np.ndarray | None:
+        """Return what each group of batches contributes to the mean of `Small.traces`, shape (groups,), or None.
+
+        The estimates are linear in QᵀHQ, QᵀHΩ and ωᵀHω once the test vectors' parts in the subspace are fixed.
+        """
+        return self.forms.along(lambda core, upper, forms: small.linear(core, upper, forms).mean())
 
     def small(self) -> Small:
         """Multiply out what the estimates need."""
@@ -99,14 +111,22 @@ class Small:
 
     def outside(self) -> np.ndarray:
         """Estimate the trace of the residual part once from each test vector, shape (n,)."""
+        return self._outside(self.core, self.upper, self.forms)
+
+    def _outside(self, core: np.ndarray, upper: np.ndarray, forms: np.ndarray) -> np.ndarray:
         part = self.projected()
-        forms = self.forms - 2 * (part * self.upper).sum(axis=0) + (part * (self.core @ part)).sum(axis=0)
-        return forms * self._scale(part)
+        within = forms - 2 * (part * upper).sum(axis=0) + (part * (core @ part)).sum(axis=0)
+        return within * self._scale(part)
 
     def traces(self) -> np.ndarray:
         """Estimate tr H once from each test vector, held out of the subspace that the others span; shape (n,)."""
+        return self.linear(self.core, self.upper, self.forms)
+
+    def linear(self, core: np.ndarray, upper: np.ndarray, forms: np.ndarray) -> np.ndarray:
+        """Estimate the trace of another operator with the same subspaces, from its QᵀHQ, QᵀHΩ and ω_iᵀHω_i."""
         dual, _ = self.dual()
-        return np.trace(self.core) - (dual * (self.core @ dual)).sum(axis=0) + self.outside()
+        inside = np.trace(core) - (dual * (core @ dual)).sum(axis=0)
+        return inside + self._outside(core, upper, forms)
 
     def residual_squares(self) -> np.ndarray:
         """Estimate the squared Frobenius norm of the residual part once from each test vector, shape (n,)."""

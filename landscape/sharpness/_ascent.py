@@ -8,6 +8,7 @@ import torch
 
 from landscape._derivatives import require_gradient
 from landscape._results import Estimate
+from landscape._sampling_error import of_shares
 from landscape.objective import Objective
 from landscape.sharpness._ball import steepest
 from landscape.sharpness._finite import require_finite
@@ -26,20 +27,25 @@ def one_step(
         group: Examples a group; each group has its own loss and ascent, and the mean over groups counts.
 
     Returns:
-        One estimate a ρ: exact for one group, else with the standard error over groups.
+        One estimate a ρ, with its standard error over examples: from the batches' rises along the common step, or over
+        groups that have steps of their own.
     """
     require_gradient(objective)
     with objective.session():
-        groups = [objective] if group is None else objective.split(group)
-        rises = [_rises(part, c, radii, norm) for part in groups]
-    by_radius = list(zip(*rises, strict=True))
-    return [Estimate.exact(r[0]) if len(r) == 1 else Estimate.from_samples(r, None) for r in by_radius]
+        if group is None:
+            shares = _rises(objective, c, radii, norm)
+            errors = of_shares(objective.clusters, shares.T)
+            values = shares.sum(dim=1).tolist()
+            return [Estimate.exact(value, error) for value, error in zip(values, errors, strict=True)]
+        rises = [_rises(part, c, radii, norm).sum(dim=1).tolist() for part in objective.split(group)]
+    return [Estimate.over_groups(each, None) for each in zip(*rises, strict=True)]
 
 
-def _rises(objective: Objective, c: torch.Tensor, radii: Sequence[float], norm: str) -> list[float]:
+def _rises(objective: Objective, c: torch.Tensor, radii: Sequence[float], norm: str) -> torch.Tensor:
+    """Return what each batch contributes to the rise at every ρ, shape (radii, batches)."""
     with objective.session(), objective.same_kernels():
-        loss, gradient = objective.loss_and_gradient()
-        require_finite(loss, "loss")
+        shares, gradient = objective.shares_and_gradient()
+        require_finite(shares.sum(), "loss")
         require_finite(gradient.sum(), "gradient")
         weights, step = objective.vector(), steepest(gradient, c, norm)
-        return [float(objective.loss(weights.add(step, alpha=radius))) - float(loss) for radius in radii]
+        return torch.stack([objective.loss_shares(weights.add(step, alpha=radius)) - shares for radius in radii])

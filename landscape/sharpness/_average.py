@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import of_shares
 from landscape.objective import Objective
 from landscape.sharpness._ball import check, scale
 from landscape.sharpness._finite import require_finite
@@ -45,7 +47,8 @@ def average_case(
         antithetic: Whether perturbations come in pairs ±δ.
 
     Returns:
-        The mean rise in units of the loss, with its standard error over independent draws; a `Ladder` for several ρ.
+        The mean rise in units of the loss, with its standard error over independent draws and, from the rises of the
+        single batches with these draws, over examples; a `Ladder` for several ρ.
 
     Raises:
         MeasurementError: The loss at w is not finite.
@@ -60,17 +63,26 @@ def average_case(
     signs = (1, -1) if antithetic else (1,)
     with objective.session():
         weights = objective.vector()
-        center = objective.loss()
+        shares = objective.loss_shares()
+        center = shares.sum()
         require_finite(center, "loss")
         c = scale(weights, adaptive)
         rises = np.empty((draws // len(signs), len(radii), len(signs)))
         # Fresh memory for every vector costs more than what is computed in it.
         noise = torch.empty(len(weights), dtype=torch.float32)
         direction, moved = torch.empty_like(weights), torch.empty_like(weights)
+        moved_shares = shares.new_zeros((len(radii), len(shares)))
         for index in range(len(rises)):
             torch.mul(draw(len(weights), norm, seed, index, out=noise).to(weights), c, out=direction)
             for rung, radius in enumerate(radii):
                 for side, sign in enumerate(signs):
                     torch.add(weights, direction, alpha=sign * radius, out=moved)
-                    rises[index, rung, side] = float(objective.loss(moved)) - float(center)
-    return gather(rho, [Estimate.from_samples(samples, seed) for samples in rises.mean(axis=2).T], "rho")
+                    found = objective.loss_shares(moved)
+                    moved_shares[rung] += found
+                    rises[index, rung, side] = float(found.sum()) - float(center)
+        mean_rises = moved_shares / (len(rises) * len(signs)) - shares
+    errors = of_shares(objective.clusters, mean_rises.T)
+    estimates = [Estimate.from_samples(samples, seed) for samples in rises.mean(axis=2).T]
+    return gather(
+        rho, [dataclasses.replace(one, stderr_sample=float(e)) for one, e in zip(estimates, errors, strict=True)], "rho"
+    )

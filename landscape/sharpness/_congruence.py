@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from landscape.curvature import SymmetricOperator
+from landscape.curvature._products import Reader
 
 
 class Congruence(SymmetricOperator):
@@ -22,6 +23,7 @@ class Congruence(SymmetricOperator):
         """Take A and Aᵀ as functions of a vector or of a block of columns."""
         super().__init__(size, parent.dtype, parent.device)
         self.parent = parent
+        self.clusters = parent.clusters
         self._forward = forward
         self._back = back
 
@@ -30,6 +32,14 @@ class Congruence(SymmetricOperator):
 
     def _matmat(self, block: torch.Tensor) -> torch.Tensor:
         return self._matvec(block)
+
+    def _by_batch(
+        self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        product, readings = self.parent.by_batch(
+            self._forward(block), lambda rows: read(self._back(rows.movedim(0, -1)).movedim(0, -1)), shape
+        )
+        return self._back(product), readings
 
 
 def stretched(parent: SymmetricOperator, c: torch.Tensor) -> SymmetricOperator:

@@ -36,6 +36,11 @@ class Ladder(Result):
         return np.array([estimate.stderr for estimate in self.estimates])
 
     @property
+    def stderr_sample(self) -> np.ndarray:
+        """Their standard errors over examples, shape (m,); NaN where they are not known."""
+        return np.array([estimate.stderr_sample for estimate in self.estimates])
+
+    @property
     def n(self) -> int:
         """Number of independent samples behind each value."""
         return self.estimates[0].n
@@ -47,7 +52,8 @@ class Ladder(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings, values, standard errors, number of samples and seed by name."""
-        return {self.name: self.at, "value": self.value, "stderr": self.stderr, "n": self.n, "seed": self.seed}
+        errors = {"stderr": self.stderr, "stderr_sample": self.stderr_sample}
+        return {self.name: self.at, "value": self.value, **errors, "n": self.n, "seed": self.seed}
 
     def __len__(self) -> int:
         return len(self.estimates)

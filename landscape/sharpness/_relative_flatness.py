@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import torch
 
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import of_contributions
 from landscape.curvature import SymmetricOperator, hessian, top_eigenpairs, trace
 from landscape.objective import Objective
 from landscape.sharpness._congruence import Congruence
@@ -88,14 +90,16 @@ def relative_flatness(
         return RelativeFlatness(
             **kept, layer=name, kind=kind, converged=found.converged, n_matvecs=block.n_matvecs - before
         )
-    parts = []
+    parts, shares = [], []
     for row, incoming in enumerate(weight):
         pairs = top_eigenpairs(_neuron(block, weight, row), 1, tol=tol / 20, seed=seed, max_matvecs=max_matvecs)
-        parts.append((float(incoming.double() @ incoming.double()) * float(pairs.values[0]), bool(pairs.converged)))
+        square = float(incoming.double() @ incoming.double())
+        parts.append((square * float(pairs.values[0]), bool(pairs.converged)))
+        shares += [] if pairs.parts is None else [square * pairs.parts[:, 0]]
+    error = float(of_contributions(block.clusters, np.sum(shares, axis=0) if shares else None))
+    value, converged = math.fsum(value for value, _ in parts), all(done for _, done in parts)
     spent = block.n_matvecs - before
-    return RelativeFlatness(
-        math.fsum(value for value, _ in parts), 0.0, 1, seed, name, kind, all(done for _, done in parts), spent
-    )
+    return RelativeFlatness(value, 0.0, 1, seed, name, kind, converged, spent, stderr_sample=error)
 
 
 def _matrix(objective: Objective, layer: str | None) -> tuple[str, torch.Tensor]:

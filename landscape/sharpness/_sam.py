@@ -34,8 +34,9 @@ def sam(
         seed: Of no effect, for nothing is drawn; taken so that `average_case`, `worst_case` and `sam` are called alike.
 
     Returns:
-        The rise in units of the loss; nothing is sampled, so its standard error is 0. At a gradient of exactly zero the
-        step is zero, and so is the rise. A `Ladder` for several ρ.
+        The rise in units of the loss; nothing is drawn, so its standard error is 0. The standard error over examples is
+        that of the rise along the measured step. At a gradient of exactly zero the step is zero, and so is the rise. A
+        `Ladder` for several ρ.
 
     Raises:
         MeasurementError: Loss or gradient is not finite.

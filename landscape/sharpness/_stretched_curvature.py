@@ -24,6 +24,7 @@ class TopCurvature(Estimate):
         seed: Seed of the start vector.
         dof: Infinite.
         spread: None.
+        stderr_sample: Standard error over examples of the eigenvalue, the weights C held fixed.
         residual: ‖Av − λv‖ of the unit eigenvector v.
         converged: Whether it met the tolerance.
         n_matvecs: Number of products spent.
@@ -64,7 +65,8 @@ def lambda_max_chc(
     """
     pairs = top_eigenpairs(_in_units_of_weights(objective, operator), 1, tol=tol, seed=seed, max_matvecs=max_matvecs)
     value, residual = float(pairs.values[0]), float(pairs.residuals[0])
-    return TopCurvature(value, 0.0, 1, seed, residual, bool(pairs.converged), pairs.n_matvecs)
+    sampled = float(pairs.stderr_sample[0])
+    return TopCurvature(value, 0.0, 1, seed, residual, bool(pairs.converged), pairs.n_matvecs, stderr_sample=sampled)
 
 
 @of_objective

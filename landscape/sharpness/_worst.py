@@ -12,6 +12,7 @@ import torch
 from landscape._derivatives import require_gradient
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import of_shares
 from landscape.objective import Objective
 from landscape.sharpness._ball import check, project, scale, steepest
 from landscape.sharpness._finite import require_finite
@@ -49,8 +50,10 @@ def worst_case(
         seed: Seed of the first direction where the gradient is exactly zero; otherwise nothing is drawn.
 
     Returns:
-        The rise in units of the loss; over several groups with the standard error of their mean, else 0. A `Ladder` for
-        several ρ.
+        The rise in units of the loss; over several groups with the standard error of their mean, else 0. The standard
+        error over examples is that of the rise at the perturbation that was found, which to first order is all: the
+        maximum moves with the examples, but the loss is flat along its moves. Fewer examples have larger maxima.
+        A `Ladder` for several ρ.
 
     Raises:
         MeasurementError: The loss at w is not finite.
@@ -64,32 +67,36 @@ def worst_case(
         raise ValueError(f"steps is {steps}; at least one ascent step is needed")
     require_gradient(objective)
     with objective.session():
-        rises = []
+        estimates = []
         for radius in radii:
             ascend = functools.partial(_ascend, rho=radius, adaptive=adaptive, norm=norm, steps=steps, seed=seed)
             if group is None:
-                rises.append([ascend(objective)])
+                estimates.append(Estimate.exact(*ascend(objective)))
             else:
-                rises.append(objective.processes.map(ascend, objective.split(group)))
-    return gather(rho, [Estimate.exact(r[0]) if len(r) == 1 else Estimate.from_samples(r, seed) for r in rises])
+                rises = objective.processes.map(ascend, objective.split(group))
+                estimates.append(Estimate.over_groups([rise for rise, _ in rises], seed))
+    return gather(rho, estimates)
 
 
-def _ascend(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> float:
+def _ascend(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> tuple[float, float]:
+    """Return the largest rise found and its standard error over examples."""
     with objective.session():
-        return _maximise(objective, rho, adaptive, norm, steps, seed)
+        shares = _maximise(objective, rho, adaptive, norm, steps, seed)
+    return float(shares.sum()), float(of_shares(objective.clusters, shares))
 
 
-def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> float:
+def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> torch.Tensor:
+    """Return what each batch contributes to the largest rise found, shape (batches,)."""
     weights = objective.vector()
     c = scale(weights, adaptive)
-    loss, gradient = objective.loss_and_gradient()
-    require_finite(loss, "loss")
-    center = float(loss)
+    start, gradient = objective.shares_and_gradient()
+    center = float(start.sum())
+    require_finite(start.sum(), "loss")
     if not (c * gradient).any():
         # Exactly stationary: no direction is steepest, so a random one breaks the tie.
         gradient = torch.from_numpy(np.random.default_rng(seed).standard_normal(len(weights))).to(weights)
     delta = previous = torch.zeros_like(weights)
-    best, best_loss, best_gradient = delta, center, gradient
+    best, best_loss, best_gradient, best_shares = delta, center, gradient, start
     size = 2.0 * rho
     checkpoints = _checkpoints(steps)
     gained, stretch_start, halved, best_at_check = 0, 0, False, center
@@ -100,15 +107,15 @@ def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps
             candidate = delta + _MOMENTUM * (candidate - delta) + (1 - _MOMENTUM) * (delta - previous)
             candidate = project(candidate, c, rho, norm)
         previous, delta = delta, candidate
-        loss, gradient = objective.loss_and_gradient(weights + delta)
-        value = float(loss)
+        shares, gradient = objective.shares_and_gradient(weights + delta)
+        value = float(shares.sum())
         gained += value > last
         last = value
         if value > best_loss:
-            best, best_loss, best_gradient = delta, value, gradient
+            best, best_loss, best_gradient, best_shares = delta, value, gradient, shares
         if math.isinf(value) or math.isnan(value):
             # The rise has no bound in this ball: said as it is, not repaired.
-            return float("inf") if math.isinf(value) else float("nan")
+            return torch.full_like(start, value if math.isnan(value) else math.inf)
         if step + 1 in checkpoints:
             slow = gained < _PROGRESS * (step + 1 - stretch_start)
             stalled = not halved and best_loss <= best_at_check
@@ -118,7 +125,7 @@ def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps
                 delta = previous = best
                 last, gradient = best_loss, best_gradient
             best_at_check, gained, stretch_start = best_loss, 0, step + 1
-    return best_loss - center
+    return best_shares - start
 
 
 def _checkpoints(steps: int) -> set[int]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from landscape import Objective
 from landscape.curvature import HessianOperator, hessian
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 
 
 @dataclasses.dataclass(frozen=True)

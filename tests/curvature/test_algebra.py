@@ -6,7 +6,8 @@ from torch import nn
 
 from landscape import Objective
 from landscape.curvature import hessian
-from landscape.curvature._operator import DenseOperator, Diagonal
+from landscape.curvature._dense import DenseOperator
+from landscape.curvature._operator import Diagonal
 
 
 @pytest.fixture

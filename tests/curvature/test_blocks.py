@@ -7,7 +7,7 @@ from torch import nn
 
 from landscape import Objective
 from landscape.curvature import fisher, ggn, hessian, layer_curvature, operator_gap
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 
 
 def test_layers_of_a_network(networks):

@@ -12,8 +12,8 @@ import torch
 
 from landscape.curvature import SpectralDensity, diagonal, negative_share, spectral_density, spectral_entropy, trace
 from landscape.curvature._calibration import form_error
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._lanczos import rademacher
-from landscape.curvature._operator import DenseOperator
 
 SEEDS = 300
 SPECTRA = {

@@ -25,7 +25,7 @@ from landscape.curvature import (
     trace,
     track,
 )
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 
 OPERATORS = {
     "retained": hessian,

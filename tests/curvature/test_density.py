@@ -7,8 +7,8 @@ from scipy.stats import wasserstein_distance
 
 from landscape._errors import MeasurementError
 from landscape.curvature import spectral_density
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._lanczos import rademacher
-from landscape.curvature._operator import DenseOperator
 
 
 def test_moments_are_within_their_standard_errors(network):

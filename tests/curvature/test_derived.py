@@ -11,7 +11,7 @@ from landscape.curvature import (
     spectral_density,
     spectral_entropy,
 )
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 
 from landscape._errors import MeasurementError
 from landscape.curvature import diagonal, trace
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._lanczos import rademacher
-from landscape.curvature._operator import DenseOperator
 
 METHODS = ["xdiag", "bekas"]
 

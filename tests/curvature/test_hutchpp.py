@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from landscape.curvature import spectrum, top_eigenpairs, trace
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._hutchpp import Deflated
-from landscape.curvature._operator import DenseOperator
 
 
 def test_samples_equal_their_definition_after_growing(with_eigenvalues):

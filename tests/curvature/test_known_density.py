@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from landscape.curvature import negative_share, spectral_density, spectral_entropy, top_eigenpairs
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._outside import Outside
 
 OUTLIERS = np.concatenate([np.linspace(4, 12, 10), np.linspace(-0.05, 0.2, 140)])

@@ -6,7 +6,7 @@ import scipy.sparse.linalg
 import torch
 
 from landscape import MeasurementError
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 
 
 @pytest.fixture

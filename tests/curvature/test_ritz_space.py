@@ -38,7 +38,8 @@ def test_without_restarts_it_is_the_lanczos_process(with_eigenvalues):
     krylov.grow(25)
     np.testing.assert_allclose(space.ritz()[0], krylov.ritz()[0], atol=1e-12)
     np.testing.assert_allclose(space.residuals(space.ritz()[1]), krylov.residuals(krylov.ritz()[1]), atol=1e-12)
-    nodes, weights = space.quadrature()
+    quadrature = space.quadrature()
+    nodes, weights = quadrature.nodes, quadrature.weights
     np.testing.assert_allclose(nodes, krylov.ritz()[0], atol=1e-12)
     assert weights.sum() == pytest.approx(1)
 

@@ -6,9 +6,10 @@ import torch
 
 from landscape import MeasurementError
 from landscape.curvature import top_eigenpairs, trace
-from landscape.curvature._operator import DenseOperator, Diagonal
+from landscape.curvature._calibration import fourth_power
+from landscape.curvature._dense import DenseOperator
+from landscape.curvature._operator import Diagonal
 from landscape.curvature._streamed_trace import StreamedTrace
-from landscape.curvature._trace import fourth_power
 
 SIZE = 2000
 EXACT = np.concatenate([np.geomspace(50, 0.5, 40), -np.geomspace(3, 0.1, 20), np.linspace(-0.02, 0.03, SIZE - 60)])

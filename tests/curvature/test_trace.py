@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from landscape.curvature import trace
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 
 METHODS = ["xtrace", "hutch++", "hutchinson"]
 SPECTRA = {

@@ -8,7 +8,7 @@ from torch import nn
 
 from landscape import Objective
 from landscape.curvature import Tracked, hessian, top_eigenpairs, track
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 from landscape.curvature._tracking import gradient_share, principal_angles
 from landscape.curvature._warm_space import WarmSpace
 

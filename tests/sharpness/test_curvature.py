@@ -10,7 +10,7 @@ from torch import nn
 
 from landscape import Objective
 from landscape.curvature import ggn, hessian, top_eigenpairs
-from landscape.curvature._operator import DenseOperator
+from landscape.curvature._dense import DenseOperator
 from landscape.sharpness import (
     average_case,
     fisher_rao,
