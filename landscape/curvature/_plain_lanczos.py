@@ -83,7 +83,8 @@ class PlainLanczos:
     def quadrature(self) -> Quadrature:
         """Return the Gauss quadrature for the start vector; what groups of batches contribute is not known."""
         diagonal, couplings = self.matrix()
-        return Quadrature.of(*scipy.linalg.eigh_tridiagonal(diagonal, couplings[:-1]), None)
+        nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, couplings[:-1])
+        return Quadrature.of(nodes, vectors, None)
 
     def distinct(self) -> Distinct:
         """Return the eigenvalues that T stands for, each once, without ghosts."""

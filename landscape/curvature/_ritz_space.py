@@ -201,7 +201,8 @@ class RitzSpace:
     def quadrature(self) -> Quadrature:
         """Return the Gauss quadrature for the start vector, from the first chain of steps."""
         diagonal, off_diagonal = (np.array(entries) for entries in self.recurrence)
-        return Quadrature.of(*scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal[:-1]), self.forms.first_chain())
+        nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal[:-1])
+        return Quadrature.of(nodes, vectors, self.forms.first_chain())
 
     def residuals(self, vectors: np.ndarray) -> np.ndarray:
         """Residual norms ‖Hv − θv‖ of Ritz pairs: bounds by the couplings, joined with a bound on rounding."""

@@ -150,7 +150,7 @@ def _warm(
         converged=np.bool_(each.all()),
         n_matvecs=space.products,
         seed=seed,
-        stderr_sample=over_examples(operator.clusters, parts, k),
+        stderr_sample=over_examples(space.forms.clusters, parts, k),
         parts=parts,
     )
     return pairs, space.leading(k + _SPARE), float(space.correction.max())
