@@ -12,7 +12,7 @@ from landscape import _private
 ROOT = Path(__file__).parents[1]
 FOREIGN = ("torch", "torchmetrics", "pytorch_lightning", "lightning", "numpy", "scipy")
 # Strings that look like private names: modules of Python, public parts of named tuples, parts of names, columns.
-PARTS = {"_components", "_layout_", "_mask", "_orig", "_reverse", "_stderr"}
+PARTS = {"_components", "_layout_", "_mask", "_orig", "_reverse", "_stderr", "_stderr_sample"}
 NO_ATTRIBUTES = {*sys.stdlib_module_names, *PARTS, "_make", "_fields", "_measure", "_target"}
 
 
