@@ -33,6 +33,22 @@ def _load(name: str) -> ModuleType:
     return sys.modules[full]
 
 
+def _register(name: str) -> None:
+    """Make the folder tests/<name> importable as the package landscape_test_<name>."""
+    folder, full = Path(__file__).with_name(name), f"landscape_test_{name}"
+    if full not in sys.modules:
+        places = [str(folder)]
+        spec = importlib.util.spec_from_file_location(full, folder / "__init__.py", submodule_search_locations=places)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+
+
+_register("support")
+_register("field")
+
+
 @pytest.fixture(scope="session")
 def cases() -> ModuleType:
     """The module tests/cases.py."""

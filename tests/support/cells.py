@@ -213,9 +213,10 @@ def judge(path: Path, reference: Reference, measures: list[str], warned: list[st
     if not path.exists():
         return dict.fromkeys(measures, Verdict(MISSING, "; ".join(warned)))
     run, verdicts = open_run(path), {}
+    groups = {group: run.dataset(group) for group in run.groups}
     for measure in measures:
         group, variable = MEASURES[measure]
-        if group not in run.groups or not len((rows := run.dataset(group))["step"]):
+        if group not in groups or not len((rows := groups[group])["step"]):
             verdicts[measure] = Verdict(MISSING, "; ".join(warned))
             continue
         row = rows.isel(step=-1)

@@ -27,9 +27,9 @@ def differs(recorded: float, right: float, relative: float = _RELATIVE, absolute
     return f"recorded {recorded:.6g}, right {right:.6g}"
 
 
-def settings(run: Any, group: str) -> Any:
-    """Return the settings that a group was recorded with."""
-    return run.dataset(group).attrs["settings"]
+def settings(row: Any) -> Any:
+    """Return the settings that a row was recorded with."""
+    return row.attrs["settings"]
 
 
 def loss(reference: Any, row: Any, run: Any) -> str:
@@ -68,7 +68,7 @@ def sam(reference: Any, row: Any, run: Any) -> str:
 
 def average_case(reference: Any, row: Any, run: Any) -> str:
     """The mean rise under the same perturbations, each draw with both signs."""
-    bare, pairs = reference.last, settings(run, "sharpness")["draws"] // 2
+    bare, pairs = reference.last, settings(row)["draws"] // 2
     weights, here = bare.vector(), bare.loss()
     moves = [0.1 * weights.abs() * draw(len(weights), "l2", 0, index).double() for index in range(pairs)]
     right = float(np.mean([bare.loss(weights + sign * move) - here for move in moves for sign in (1, -1)]))
@@ -77,13 +77,13 @@ def average_case(reference: Any, row: Any, run: Any) -> str:
 
 def worst(reference: Any, row: Any, run: Any) -> str:
     """The same search in the bare loss."""
-    right = worst_case(plain(reference), steps=settings(run, "sharpness")["steps"]).value
+    right = worst_case(plain(reference), steps=settings(row)["steps"]).value
     return differs(float(row["worst_case"]), right, 2e-2, _ABSOLUTE)
 
 
 def fewest_bits(reference: Any, row: Any, run: Any) -> str:
     """The same code for the bare loss in the module's own type, in which the code writes its scales."""
-    right = bits(plain(reference, None), tolerances=settings(run, "compressibility")["tolerances"]).bits
+    right = bits(plain(reference, None), tolerances=settings(row)["tolerances"]).bits
     found = [differs(*map(float, pair), 2e-2) for pair in zip(row["bits"].values.reshape(-1), right, strict=True)]
     return next(filter(None, found), "")
 
@@ -111,7 +111,7 @@ def coefficient(reference: Any, row: Any, run: Any) -> str:
     n = sum(count for count, share in zip(reference.counts, reference.shares, strict=True) if share)
     if wrong := differs(float(row["nbeta"]), n / math.log(n), 1e-6):
         return f"nβ: {wrong}"
-    objective, given = plain(reference, None), settings(run, "learning_coefficient")
+    objective, given = plain(reference, None), settings(row)
     names = ("chains", "draws", "step_size")
     right = learning_coefficient(objective, **{name: given[name] for name in names})
     # The chains draw batches: only where all batches count by their examples are they the very same chains.
