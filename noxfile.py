@@ -58,5 +58,5 @@ def newest(session: nox.Session) -> None:
 def _test(session: nox.Session, *options: str) -> None:
     session.install(*options, "--no-compile", "--editable", ".[test]")
     session.run("python", "-m", "pip", "list", "--format=freeze")
-    chosen = session.posargs or ["-n", "2", "-m", "not slow and not field"]
+    chosen = session.posargs or ["-n", "2", "--dist", "worksteal", "-m", "not slow and not field"]
     session.run("python", "-m", "pytest", *chosen, env=THREADS | KEEP_COMPILED)
