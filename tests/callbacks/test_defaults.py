@@ -67,7 +67,7 @@ class Mine(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 data = DataLoader(TensorDataset(torch.randn(32, 4), torch.randint(3, (32,))), batch_size=8)
-trainer = pl.Trainer(max_epochs=2, callbacks=landscape.callbacks.default_callbacks())
+trainer = pl.Trainer(max_epochs=2, callbacks=landscape.callbacks.default_callbacks(curve_steps=50))
 trainer.fit(Mine(), data)
 print(landscape.open_run(trainer.log_dir + "/landscape.h5").table().to_string())
 """

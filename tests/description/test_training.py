@@ -22,7 +22,7 @@ def points(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_default_training_learns_what_can_be_learnt() -> None:
-    train = AdamTraining(learning_rate=0.02, steps=300)
+    train = AdamTraining(learning_rate=0.03, steps=150)
     x, y = points(300)
     found = prequential(network, (x, y), train, blocks=5)
     shuffled = prequential(network, (x, y[torch.randperm(300)]), train, blocks=5)

@@ -15,7 +15,11 @@ from landscape.studies.digits_certificates import SETTINGS, CosineLinear, cell, 
 LARGEST = {"cosine, linear": 0.45, "one hidden layer, subspace": 0.55}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+# The subspace trains longest; three seeds of both are in the slow test.
+QUICK = [name if "linear" in name else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_one_seed(name, tmp_path) -> None:
     path = tmp_path / "a.lsc"
     row = cell(name, 0, random=False, path=path, epochs=30)

@@ -16,7 +16,8 @@ N, Z = 400, 1e-5
 COUNTS = (100, 200, 300, 360, 385, 400, 415, 430, 460, 600, 1000, 2000)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_risk_and_complement_peak_at_the_interpolation_threshold(seed: int) -> None:
     """Ridgeless, on digits with a fifth of the labels random; one output an example, so that min(n, m) is the rank."""
     images, labels = load_digits(return_X_y=True)
