@@ -63,6 +63,7 @@ class LandscapeCallback(Recording, CallbackBase):
 
     default_every_n_epochs: int | None = None
     averages: bool = False  # whether it keeps a running mean for callbacks with weights="swa"
+    row_wait: float = 0.0  # seconds for which a row may wait in memory for others, where a kill would lose it
     whole: str = ""  # why it takes no part of a model, in words that follow the class's name
 
     def __init__(
@@ -214,7 +215,7 @@ class LandscapeCallback(Recording, CallbackBase):
             self._failures.warn(f"could not measure at step {row['step']}: {status['reason']}")
         seconds = {"wall_seconds": time.perf_counter() - started}
         with self._failures.passing(f"record step {row['step']}"), session.processes.together():
-            session.append(self._group, row | measured | seconds | status)
+            session.append(self._group, row | measured | seconds | status, self.row_wait)
         return measured
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Recording(Resumable):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open or resume the run file and declare the group; lazy modules have no shapes before the first batch."""
         self._session = None
+        self._fix_key(True)
         self._seen_step = trainer.global_step
         self._failures.renew()
         self._pending = not trainer.fast_dev_run
@@ -133,6 +134,7 @@ class Recording(Resumable):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write what is buffered."""
         if stage == "fit":
+            self._fix_key(False)
             self._close()
 
     def _close(self) -> None:

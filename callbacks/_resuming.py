@@ -9,6 +9,7 @@ from typing import Any
 from landscape.callbacks._provenance import plain
 
 _FILE_NAME = "landscape.h5"
+_WITHIN_A_FIT = ("log", "log_dict", "_fixed_key")
 
 
 class Resumable(abc.ABC):
@@ -22,9 +23,18 @@ class Resumable(abc.ABC):
     path: str | Path | None
     former_run: dict[str, Any]
 
+    _fixed_key: str = ""
+
     @property
     def state_key(self) -> str:
-        """Distinct for two callbacks of one class with different settings, as Lightning asks."""
+        """Distinct for two callbacks of one class with different settings, as Lightning asks at every hook."""
+        return self._fixed_key or self._key()
+
+    def _fix_key(self, fixed: bool) -> None:
+        """Keep the key as it is now, as during a training: making it takes longer than a hook that does nothing."""
+        self._fixed_key = self._key() if fixed else ""
+
+    def _key(self) -> str:
         settings = {"name": self.name, **plain(self._settings())}
         return f"{type(self).__qualname__}{settings}"
 
@@ -42,7 +52,7 @@ class Resumable(abc.ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what leads to the Trainer: the open session, and the module's methods that Lightning attaches."""
-        return {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")} | {"_session": None}
+        return {key: value for key, value in vars(self).items() if key not in _WITHIN_A_FIT} | {"_session": None}
 
 
 def find_former(callback: Resumable, trainer: Any) -> dict[str, Any]:

@@ -268,3 +268,31 @@ def test_settings_copies_and_pickles():
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         SharpnessMonitor(**arguments)
+
+
+def test_the_key_of_a_callback_is_fixed_within_a_fit(tmp_path):
+    class Asks(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            assert monitor.state_key is monitor.state_key
+
+    monitor = SharpnessMonitor(every_n_steps=2)
+    before = monitor.state_key
+    fit(tmp_path, Asks(), monitor)
+    assert monitor.state_key == before
+    monitor.max_matvecs = 4
+    assert monitor.state_key != before
+
+
+def test_a_checkpoint_finds_all_rows_before_it_in_the_file(tmp_path):
+    found = {}
+
+    class Saves(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 4:
+                found["waiting"] = run_of(trainer).dataset("sharpness_monitor").sizes["step"]
+                trainer.save_checkpoint(tmp_path / "last.ckpt")
+                found["saved"] = run_of(trainer).dataset("sharpness_monitor")["step"].values.tolist()
+
+    trainer = fit(tmp_path, SharpnessMonitor(every_n_steps=2), Saves())
+    assert found == {"waiting": 0, "saved": [2, 4]}
+    assert run_of(trainer).dataset("sharpness_monitor")["step"].values.tolist() == [2, 4, 6]
