@@ -41,6 +41,7 @@ def take_spectrum(
     seed: int,
     probes: int,
     steps: int,
+    memory_budget: int | None = None,
     **settings: Any,
 ) -> None:
     """Measure both ends, the density and what follows from it, and the trace, each as a part that may fail alone.
@@ -58,25 +59,31 @@ def take_spectrum(
         seed: Seed of everything drawn.
         probes: Probes of the density.
         steps: Lanczos steps of each probe.
+        memory_budget: Bytes of vectors; None for no limit.
         **settings: Further ones of `landscape.curvature.spectrum`.
     """
     found: list[Spectrum] = []
 
     def ends() -> dict[str, Any]:
-        found.append(spectrum(operator, seed=seed, probes=probes, steps=steps, **settings))
+        given: dict[str, Any] = {"seed": seed, "probes": probes, "steps": steps, "memory_budget": memory_budget}
+        found.append(spectrum(operator, **given, **settings))
         top, bottom = found[0].top, found[0].bottom
         own = {"lambda_min": bottom.values[0], "lambda_min_stderr_sample": bottom.stderr_sample[0]}
         return _ends(top=top, bottom=bottom) | own
 
     def density() -> dict[str, Any]:
-        measured = found[0].density if found else spectral_density(operator, seed, probes, steps)
+        measured = (
+            found[0].density if found else spectral_density(operator, seed, probes, steps, memory_budget=memory_budget)
+        )
         return _density_row(measured, objective.n_examples, z, shape)
 
     def whole_trace() -> dict[str, Any]:
         # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
         known = (found[0].top, found[0].bottom) if found else ()
         settled: dict[str, Any] = {"tol": trace_tol, "max_matvecs": trace_max_matvecs, "seed": seed}
-        estimate = trace(operator, method="hutch++", known=known, **settled)
+        held = sum(pairs.vectors.numel() * pairs.vectors.element_size() for pairs in known)
+        left = None if memory_budget is None else max(memory_budget - held, 1)
+        estimate = trace(operator, method="hutch++", known=known, memory_budget=left, **settled)
         return _with_errors("trace", estimate)
 
     parts.take("eigenpairs", ends)

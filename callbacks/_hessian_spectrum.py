@@ -6,9 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from landscape._batches import n_examples
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
+from landscape._memory import budget_bytes
 from landscape.callbacks._arguments import counts, listed, one_of, positive
 from landscape.callbacks._axes import layer_labels
 from landscape.callbacks._base import LandscapeCallback
@@ -19,6 +22,7 @@ from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_var
 from landscape.callbacks._parts import Parts
 from landscape.callbacks._session import Session
 from landscape.curvature import SymmetricOperator, Tracked, hessian
+from landscape.curvature._batchwise import MEMORY_BUDGET
 from landscape.objective import Objective
 
 _ENGINES = ("lanczos", "pyhessian")
@@ -52,6 +56,9 @@ class HessianSpectrum(LandscapeCallback):
             products a layer, `trace_max_matvecs` at most for each of the two.
         gap: Measure the distance of the Hessian to the Gauss-Newton matrix too, relative to the Hessian's own size: 20
             products with each, and the graphs of the second.
+        memory_budget: What an event may take beside the model, its products' activations and one copy of the weights:
+            bytes, a text such as "8GB", or "auto" for what is free when the event begins less a margin. Half of it at
+            most goes to kept graphs, the rest to vectors: a basis where it fits, else eigenvalues without vectors.
         engine: "lanczos", or "pyhessian" for PyHessian's own eigenvalues and trace (no density, no bottom end then).
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
@@ -79,6 +86,7 @@ class HessianSpectrum(LandscapeCallback):
         track: bool = False,
         layers: bool = False,
         gap: bool = False,
+        memory_budget: int | str | None = None,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         **common: Any,
@@ -106,6 +114,10 @@ class HessianSpectrum(LandscapeCallback):
         self.budget = budget
         self.track = track
         self.layers, self.gap = layers, gap
+        budget_bytes(memory_budget, torch.device("cpu"))  # refuses what is none
+        if memory_budget is not None and (track or engine != "lanczos"):
+            raise ValueError("track=True and engine='pyhessian' keep no budget of memory; leave memory_budget out")
+        self.memory_budget = memory_budget
         self._tracked: Tracked | None = None
         self._tracked_layout: ParameterLayout | None = None
         self._layer_names: tuple[str, ...] = ()
@@ -130,6 +142,7 @@ class HessianSpectrum(LandscapeCallback):
             "track",
             "layers",
             "gap",
+            "memory_budget",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -210,12 +223,16 @@ class HessianSpectrum(LandscapeCallback):
         """Measure the spectrum at the present weights."""
         if self.engine == "pyhessian":
             return pyhessian_row(objective, self.k, self.tol, self.seed)
-        operator = hessian(objective)
+        budget = budget_bytes(self.memory_budget, objective.device)
+        operator = hessian(
+            objective, memory_budget=MEMORY_BUDGET if budget is None else min(MEMORY_BUDGET, budget // 2)
+        )
+        left = None if budget is None else max(budget - operator.kept_bytes, 1)
         parts = self.parts(objective)
         if self.track:
             parts.take("tracked eigenpairs", lambda: self._tracked_row(objective, operator))
         else:
-            self._take_spectrum(parts, objective, operator)
+            self._take_spectrum(parts, objective, operator, left)
         others = 0
 
         def gap() -> dict[str, Any]:
@@ -240,7 +257,9 @@ class HessianSpectrum(LandscapeCallback):
         self._tracked_layout = objective.layout
         return row
 
-    def _take_spectrum(self, parts: Parts, objective: Objective, operator: SymmetricOperator) -> None:
+    def _take_spectrum(
+        self, parts: Parts, objective: Objective, operator: SymmetricOperator, memory_budget: int | None
+    ) -> None:
         take_spectrum(
             parts,
             objective,
@@ -256,6 +275,7 @@ class HessianSpectrum(LandscapeCallback):
             trace_max_matvecs=self.trace_max_matvecs,
             z=self.z,
             shape=(self.probes, self._nodes),
+            memory_budget=memory_budget,
         )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,9 +30,10 @@ _GRADIENTS = {
     True: Ladder((1e-8, 1e-7, 1e-6), 1e-4, 1e-3, _DOUBLE),
     False: Ladder((1e-3, 3e-3, 1e-2), 2e-2, 1e-1, _SINGLE),
 }
-_Product = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+_Product = Callable[[Sequence[torch.Tensor]], Iterable[torch.Tensor]]
 EXAMPLES = 16  # of a batch that are looked at, where it can be cut
-# Of larger models a quarter of the examples: activations in float64 are to stay below the vectors.
+# Of larger models a quarter of the examples: activations in float64 are to stay below the vectors. They are
+# differentiated by so many parameters at a time.
 _LARGE = 10**7
 _LOSS_SHARE = 1 / 3  # of a loss in the cost of a gradient
 
@@ -132,7 +133,8 @@ class Place:
             The comparisons by direction.
         """
         around, point = self._around, self._around.moved(seed)
-        value, gradient = self._loss_and_gradient(point)
+        value, parts = self._loss_and_gradient(point)
+        gradient = list(parts)
         drawn, factor = 2 * seed + 1, self._gradient_factor(gradient, 2 * seed + 1)
         directions: dict[str, Callable[[], Iterable[torch.Tensor]]] = {
             "a random direction": lambda: around.noise(drawn)
@@ -172,12 +174,10 @@ class Place:
         magnitude = max(abs(value), 1.0, float(torch.linalg.vector_norm(before)))
         for seed, along in enumerate(("a random direction plus the gradient", "another one")):
             if seed:
-                gradient = self._loss_and_gradient(point)[1]
-            direction = [
-                noise.add_(part.detach(), alpha=factors[seed])
-                for noise, part in zip(around.noise(2 * seed + 1), gradient, strict=True)
-            ]
-            del gradient  # a vector less; the graph stays
+                gradient = list(self._loss_and_gradient(point)[1])
+            direction = []
+            for noise in around.noise(2 * seed + 1):
+                direction.append(noise.add_(gradient.pop(0).detach(), alpha=factors[seed]))
             product = around.seen(multiply(direction))
 
             def quotient(step: float, direction: list[torch.Tensor] = direction) -> torch.Tensor:
@@ -204,30 +204,27 @@ class Place:
             parts = [tensor.detach().requires_grad_(inner) for tensor in point]
             return self._objective.batch_loss(0, parts).detach().double()
 
-    def _loss_and_gradient(self, point: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
+    def _loss_and_gradient(self, point: Sequence[torch.Tensor]) -> tuple[float, Iterator[torch.Tensor]]:
         self._cost += 1
         loss, parts = self._graph(point)
-        gradient = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
-        return float(loss.detach()), [part.to_dense() for part in gradient]
+        return float(loss.detach()), _in_groups([loss], parts)
 
-    def _twice(self, point: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor], _Product]:
+    def _twice(self, point: Sequence[torch.Tensor]) -> tuple[float, list[torch.Tensor], _Product]:
         """Return loss, gradient, and products with the Hessian as `hessian` takes them."""
         self._cost += 1.5
         with CheapSecondDerivatives():
             loss, parts = self._graph(point)
-        gradients = torch.autograd.grad(loss, parts, create_graph=True, allow_unused=True, materialize_grads=True)
+        gradients = list(torch.autograd.grad(loss, parts, create_graph=True, allow_unused=True, materialize_grads=True))
         rooted = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
         outputs = as_outputs(gradients[index] for index in rooted)
         if is_cut_off(outputs):
             raise RuntimeError(ONCE_ONLY)
 
-        def multiply(direction: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        def multiply(direction: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
             self._cost += 1.5
             if not outputs:
                 return [torch.zeros_like(part) for part in parts]  # a loss linear in the parameters
-            cotangents = [direction[index] for index in rooted]
-            options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-            return [part.to_dense() for part in torch.autograd.grad(outputs, parts, cotangents, **options)]
+            return _in_groups(outputs, parts, [direction[index] for index in rooted])
 
         return float(loss.detach()), gradients, multiply
 
@@ -236,6 +233,28 @@ class Place:
         length = math.sqrt(float(dot(*(([part.detach() for part in gradient],) * 2))))
         scaled = length > 0 and math.isfinite(length)
         return math.sqrt(self._around.squared_length(index)) / length if scaled else 0.0
+
+
+def _in_groups(
+    outputs: Sequence[Any], parts: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor] | None = None
+) -> Iterator[torch.Tensor]:
+    """Differentiate by a model's parameters, and yield the derivatives one by one.
+
+    Large models are differentiated by some tensors at a time, so that their derivatives never stand together.
+
+    Yields:
+        The derivatives.
+    """
+    groups: list[list[torch.Tensor]] = [[]]
+    for part in parts:
+        if sum(other.numel() for other in groups[-1]) + part.numel() > _LARGE and groups[-1]:
+            groups.append([])
+        groups[-1].append(part)
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    for group in groups:
+        found = list(torch.autograd.grad(outputs, group, cotangents, **options))
+        while found:
+            yield found.pop(0).to_dense()
 
 
 def _leaves(loss: torch.Tensor, known: Iterable[torch.Tensor]) -> list[torch.Tensor]:

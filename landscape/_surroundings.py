@@ -17,6 +17,7 @@ _MOVED = 1e-2
 # Vectors up to this length are compared entry by entry, longer ones by their products with vectors of signs.
 _WHOLE = 1 << 20
 _SIGNS = 4
+_PIECE = 1 << 20  # numbers drawn or multiplied at a time
 
 
 class Surroundings:
@@ -53,7 +54,10 @@ class Surroundings:
         generator = torch.Generator().manual_seed(index)
         like = self._scales[0]
         for shape, scale in zip(self._objective.layout.shapes, self._scales, strict=True):
-            yield torch.randn(shape, generator=generator, dtype=torch.float32).to(like).mul_(scale)
+            drawn = torch.empty(shape, dtype=like.dtype, device=like.device)
+            for piece in drawn.view(-1).split(_PIECE):
+                piece.copy_(torch.randn(len(piece), generator=generator, dtype=torch.float32))
+            yield drawn.mul_(scale)
 
     def squared_length(self, index: int) -> float:
         """Return the squared length of the noise with this number."""
@@ -71,16 +75,24 @@ class Surroundings:
         Returns:
             The vector in units of the weights, or its products with the signs over two.
         """
-        scaled = (tensor.detach() * scale for tensor, scale in zip(tensors, self._scales, strict=True))
         if self._size <= _WHOLE:
-            return torch.cat([tensor.reshape(-1) for tensor in scaled])
+            pairs = zip(tensors, self._scales, strict=True)
+            return torch.cat([(tensor.detach() * scale).reshape(-1) for tensor, scale in pairs])
         generator = torch.Generator().manual_seed(self._size)
-        found = []
-        for tensor in scaled:
-            for _ in range(_SIGNS):
-                bits = torch.randint(0, 2, tensor.shape, generator=generator, dtype=torch.int8).to(tensor.device)
-                found.append(tensor.mul(bits).sum().mul_(2).sub_(tensor.sum()))  # signs are 2 bits − 1
-        return torch.stack(found) / math.sqrt(_SIGNS)
+        found = [_signed(*pair, generator) for pair in zip(tensors, self._scales, strict=True)]
+        return torch.cat(found) / math.sqrt(_SIGNS)
+
+
+def _signed(tensor: torch.Tensor, scale: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return the products of a scaled tensor with vectors of signs, shape (`_SIGNS`,)."""
+    tensor = tensor.detach()
+    if scale.ndim:
+        tensor, scale = tensor * scale, scale.new_ones(())
+    total = tensor.new_zeros(_SIGNS)
+    for piece in tensor.reshape(-1).split(_PIECE):
+        bits = torch.randint(0, 2, (_SIGNS, len(piece)), generator=generator, dtype=torch.int8)
+        total += (2 * bits.to(piece) - 1) @ piece
+    return total * scale
 
 
 def dot(one: Iterable[torch.Tensor], other: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -62,6 +62,12 @@ def processes() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def live() -> ModuleType:
+    """The module tests/live.py."""
+    return _load("live")
+
+
+@pytest.fixture(scope="session")
 def zoo(cases) -> dict[str, Any]:
     """The networks of tests/zoo.py by name."""
     module = _load("zoo")

@@ -255,8 +255,10 @@ def spectral_density(
     if known:
         return outside(operator, known, seed, probes, steps, lean)
     before = operator.n_matvecs
-    starts = (rademacher(operator.shape[0], seed, probe) for probe in range(probes))
-    quadratures = [grown(operator, start, steps, seed, lean).quadrature() for start in starts]
+    size = operator.shape[0]
+    quadratures = [
+        grown(operator, rademacher(size, seed, probe), steps, seed, lean).quadrature() for probe in range(probes)
+    ]
     return assemble(quadratures, operator, seed, operator.n_matvecs - before)
 
 
@@ -282,12 +284,13 @@ def outside(
 
 def vectors_of(steps: int) -> int:
     """Vectors that a probe of so many steps takes with its basis."""
-    return 2 * steps + 4
+    return 2 * steps + 8
 
 
 def grown(operator: SymmetricOperator, start: torch.Tensor, steps: int, seed: int, lean: bool) -> Krylov | PlainLanczos:
-    """Take Lanczos steps from a start vector, with a basis or without one."""
+    """Take Lanczos steps from a start vector, which is taken over, with a basis or without one."""
     run = PlainLanczos(operator, start) if lean else Krylov(operator, start, seed)
+    del start  # it is the run's, and freed by it
     run.grow(steps)
     return run
 

@@ -83,6 +83,11 @@ class HessianOperator(SymmetricOperator):
         """How products are taken, in words."""
         return self._engine.strategy
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the graphs that are kept."""
+        return getattr(self._engine, "kept_bytes", 0)
+
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
         return self._engine._matvec(vector)
 

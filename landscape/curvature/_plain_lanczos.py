@@ -32,7 +32,7 @@ class PlainLanczos:
 
     Args:
         operator: The symmetric operator, shape (P, P).
-        start: Start vector, shape (P,); not changed.
+        start: Start vector, shape (P,); taken over and changed.
 
     Source: Paige 1972, doi:10.1093/imamat/10.3.373 (the order of the operations).
     """
@@ -40,7 +40,7 @@ class PlainLanczos:
     def __init__(self, operator: SymmetricOperator, start: torch.Tensor):
         self._operator = operator
         start = start.to(operator.device, operator.dtype)
-        self.current = start / torch.linalg.vector_norm(start)
+        self.current = start.div_(torch.linalg.vector_norm(start))
         self._previous: torch.Tensor | None = None
         self._diagonal: list[torch.Tensor] = []
         self._couplings: list[torch.Tensor] = []

@@ -26,7 +26,7 @@ EXACT_SIZE = 24
 # A trace that cancels never reaches a relative error: below this share of ‖H‖_F the error is measured against that.
 FLOOR = 0.1
 # Vectors that xtrace and hutch++ keep for each product, with room for the moment when their blocks grow.
-_BLOCKS = 3
+_BLOCKS = 6
 _METHODS = ("xtrace", "hutch++", "hutchinson")
 
 
@@ -79,9 +79,10 @@ def trace(
     paper proposes, the spread over √n, is 1.2 to 1.5 times too small on decaying spectra. Up to P = 24 the whole
     diagonal is taken instead, where the budget allows.
 
-    Memory: xtrace keeps four blocks of (P, n_matvecs/2) numbers, hutch++ two of (P, n_matvecs), hutchinson two vectors.
-    Where that exceeds a `memory_budget`, Hutch++ is taken with probes that are not kept (`StreamedTrace`): four vectors
-    and a subspace of what else fits, a third of the products at most, or the known eigenpairs as they lie.
+    Memory: xtrace keeps four blocks of (P, n_matvecs/2) numbers, hutch++ two of (P, n_matvecs), and both need three
+    times that for a moment; hutchinson takes six vectors. Where that exceeds a `memory_budget`, Hutch++ is taken with
+    probes that are not kept (`StreamedTrace`): four vectors and a subspace of what else fits, a third of the products
+    at most, or the known eigenpairs as they lie.
 
     Args:
         operator: The symmetric operator, shape (P, P).

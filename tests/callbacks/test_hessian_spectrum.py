@@ -217,3 +217,30 @@ def test_tracking_goes_by_itself():
         HessianSpectrum(track=True, budget=0.1)
     with pytest.raises(ValueError, match="track=True"):
         HessianSpectrum(track=True, engine="pyhessian")
+
+
+def test_an_event_within_a_budget_of_memory(tmp_path):
+    settings = {"k": 2, "k_bottom": 1, "probes": 2, "steps": 12, "max_matvecs": 100, "trace_max_matvecs": 30}
+    module = Plain(width=80)  # above 512 parameters no matrix is built
+    trainer = fit(tmp_path, HessianSpectrum(**settings, memory_budget=40_000), module=module, max_epochs=1)
+    run = run_of(trainer)
+    row = run.dataset("hessian_spectrum").isel(step=-1)
+    assert str(row["status"].values) == "ok"
+    values = torch.linalg.eigvalsh(hessian(objective_of(module).to(torch.float64)).dense()).numpy()
+    np.testing.assert_allclose(row["eigenvalues_top"], values[::-1][:2], rtol=1e-3)
+    np.testing.assert_allclose(row["eigenvalues_bottom"], values[:1], rtol=1e-3)
+    assert abs(float(row["trace"]) - values.sum()) <= 4 * float(row["trace_stderr"])
+    assert run.dataset("hessian_spectrum").attrs["settings"]["memory_budget"] == 40_000
+
+
+def test_a_budget_that_holds_nothing_is_a_failed_row_with_the_cure(tmp_path):
+    with pytest.warns(UserWarning, match="give more memory"):
+        trainer = fit(tmp_path, HessianSpectrum(k=2, memory_budget=2000), module=Plain(width=80), max_epochs=1)
+    assert "give more memory" in str(run_of(trainer).dataset("hessian_spectrum").isel(step=-1)["reason"].values)
+
+
+def test_budgets_that_are_none_are_refused_at_once():
+    with pytest.raises(ValueError, match="give bytes as a number above 0"):
+        HessianSpectrum(memory_budget="lots")
+    with pytest.raises(ValueError, match="leave memory_budget out"):
+        HessianSpectrum(memory_budget="1GB", track=True)
