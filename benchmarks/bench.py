@@ -31,7 +31,9 @@ RUNS: dict[str, list[list[str]]] = {
     "sgld": [["sgld.py"]],
 }
 # Their figures are copied into README.md by hand: they stand in tables of several runs.
-PRINTED = {name: [[f"{name}.py"]] for name in ("sharpness", "connectivity", "surface", "trajectory", "compression")}
+PRINTED = {
+    name: [[f"{name}.py"]] for name in ("sharpness", "monitor", "connectivity", "surface", "trajectory", "compression")
+}
 
 
 def written(name: str, table: str) -> None:

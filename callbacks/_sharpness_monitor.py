@@ -49,7 +49,9 @@ class SharpnessMonitor(LandscapeCallback):
     checkpoint is saved. A killed process loses those that wait.
 
     Cost of an event: up to 7 forward passes (24 at the first), a gradient, the graph of one differentiation, a product
-    along the update, and 3 to 5 for an eigenvalue, which the product along the update helps to find.
+    along the update, and 3 to 5 for an eigenvalue, which the product along the update helps to find. In gradients over
+    the measured examples that is about 2 for the critical sharpness, 4 with the directional one, and 12 with an
+    eigenvalue. Measure fewer examples than a training batch holds, or more seldom, where that is too much.
 
     Memory: one copy of the parameters between the optimizer step and the end of its batch, at measured steps only;
     five vectors between events for the tracked eigenvalue; during an event some 30 more and the Hessian's graph.
