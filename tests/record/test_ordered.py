@@ -13,7 +13,7 @@ from landscape.record import Coordinate, GroupSchema, Recorder, Variable, open_r
 from landscape.record import _append as append_module
 from landscape.record import _ordered as ordered_module
 from landscape.record._append import append_row
-from landscape.record._ordered import OrderedFile
+from landscape.record._ordered import ALIGNMENT, OrderedFile
 from landscape.record._rows import check_row
 
 PAGE = 4096
@@ -40,9 +40,21 @@ class Spy(io.FileIO):
         return super().truncate(size)
 
 
+def row_at(step):
+    return check_row(WIDE, {"step": step, "x": step / 3, "row": np.full(N, float(step))}, None)
+
+
 def append(path, step):
-    values = {"step": step, "x": step / 3, "row": np.full(N, float(step))}
-    append_row(path, "wide", check_row(WIDE, values, None))
+    append_row(path, "wide", row_at(step))
+
+
+def fill(path, start, stop):
+    """Write rows at once, into the places where as many appends would have put them."""
+    rows = [row_at(step) for step in range(start, stop)]
+    with h5py.File(path, "r+", **ALIGNMENT) as file:
+        for name in rows[0] if rows else ():
+            file["wide"][name].resize(stop, axis=0)
+            file["wide"][name][start:] = np.stack([row[name] for row in rows])
 
 
 def watched_append(path, step, monkeypatch):
@@ -111,11 +123,10 @@ def path(tmp_path):
 
 
 def kill_everywhere(path, tmp_path, monkeypatch, rows, which):
-    checked = 0
-    for step in range(rows):
-        if not which(step):
-            append(path, step)
-            continue
+    checked = filled = 0
+    for step in filter(which, range(rows)):
+        fill(path, filled, step)
+        filled = step + 1
         before = path.read_bytes()
         killed = tmp_path / "killed.h5"
         for state in states(before, watched_append(path, step, monkeypatch)):
@@ -197,8 +208,7 @@ def test_third_level_of_the_index(path, tmp_path, monkeypatch):
 
 def test_hdf5_by_itself_would_lose_rows(path, tmp_path):
     """Without the order, a kill in the middle loses complete rows, and the check above sees it."""
-    for step in range(64):
-        append(path, step)
+    fill(path, 0, 64)
     before = path.read_bytes()
     with Spy(path, "r+") as file:
         file.log = log = []
