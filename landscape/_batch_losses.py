@@ -26,7 +26,7 @@ from landscape._sampling_error import MOST_GROUPS, Clusters
 from landscape._selection import LAST_LAYER, as_patterns
 from landscape._step import ModelStep, TrainingStep
 from landscape._weighing import Watch, Weighting
-from landscape.losses import LossCounter
+from landscape.losses import ErrorCounter, LossWatcher
 
 # Reading a product's groups passes over a whole basis for each: half as many must do from this size on.
 _LARGE = 2**22
@@ -158,7 +158,7 @@ class BatchLosses(MeasuredPart, Conditions):
         index: int,
         parameters: Sequence[torch.Tensor],
         buffers: dict[str, torch.Tensor] | None,
-        observer: LossCounter | None,
+        observer: LossWatcher[Any] | None,
     ) -> torch.Tensor:
         """Return the loss of one batch of the objective; an observer sees the loss function."""
         loss = self.step_loss(self.batches[index], index, parameters, buffers, observer)
@@ -170,7 +170,7 @@ class BatchLosses(MeasuredPart, Conditions):
         index: int,
         parameters: Sequence[torch.Tensor],
         buffers: dict[str, torch.Tensor] | None = None,
-        observer: LossCounter | None = None,
+        observer: LossWatcher[Any] | None = None,
     ) -> torch.Tensor:
         """Return the loss of any batch as the step gives it, as if it were the batch of this number."""
         if self.noise_seed is not None:
@@ -186,14 +186,14 @@ class BatchLosses(MeasuredPart, Conditions):
 
     def _watched_loss(
         self, index: int, parameters: Sequence[torch.Tensor], buffers: dict[str, torch.Tensor] | None
-    ) -> tuple[float, LossCounter]:
-        """Return the loss of one batch and what was seen of it, by watching no more of the step than need be."""
-        observer = LossCounter()
+    ) -> tuple[torch.Tensor, ErrorCounter]:
+        """Return the loss of one batch and its errors, by watching no more of the step than need be."""
+        observer = ErrorCounter()
         if self._watch is Watch.STEP:
             with observer:
-                return float(self.batch_loss(index, parameters, buffers).detach()), observer
+                return self.batch_loss(index, parameters, buffers).detach(), observer
         watching = observer if self._watch is Watch.LOSS else None
-        return float(self._observed_loss(index, parameters, buffers, watching).detach()), observer
+        return self._observed_loss(index, parameters, buffers, watching).detach(), observer
 
     def require_graph(self, differentiable: bool) -> None:
         """Refuse to differentiate where the loss of no batch has a graph that leads to parameters.

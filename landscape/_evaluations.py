@@ -56,7 +56,8 @@ class Evaluations(BatchLosses):
         with self.session():
             parameters = self._tensors.parameters(self._at(vector), grad=True)
             shares = torch.zeros(len(self.batches), device=self.device, dtype=torch.float64)
-            graphs = torch.zeros((), device=self.device)  # batches whose loss has a graph
+            graphs = torch.zeros((), device=self.device)  # batches whose loss has a graph, of all processes
+            own = 0
             gradient = torch.zeros(self.n_parameters, device=self.device, dtype=self.dtype)
             with self.processes.summed(shares, graphs, gradient):
                 for index in self.counted:
@@ -66,26 +67,34 @@ class Evaluations(BatchLosses):
                         gradient += self.flatten(
                             torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
                         )
-                        graphs += 1
-            self.require_graph(bool(graphs))
+                        own += 1
+                graphs += own
+            # Where this process has a graph it need not ask, for which it would wait for the device.
+            self.require_graph(own > 0 or (self.processes.size > 1 and bool(graphs)))
             return shares, gradient
 
     def evaluate(
         self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None
     ) -> Evaluation:
         """Return loss and error rate over all examples from one pass; arguments as in `loss`."""
+        loss, wrong, counted = self.sums(vector, buffers).tolist()
+        return Evaluation(loss, wrong / counted if counted else float("nan"))
+
+    def sums(self, vector: torch.Tensor | None = None, buffers: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """Return what `evaluate` is made of, without waiting for the device; arguments as in `loss`.
+
+        Returns:
+            The mean loss, the number of wrong targets and the number of classified ones, shape (3,), float64.
+        """
         with self.session(), self.without_graph():
             parameters = self.present(self._at(vector))
             sums = torch.zeros(3, device=self.device, dtype=torch.float64)
             with self.processes.summed(sums), self._kernels(forward=True):
-                share = wrong = counted = 0.0
                 for index in self.counted:
                     loss, observer = self._watched_loss(index, parameters, buffers)
-                    share += self._weights[index] * loss
-                    wrong, counted = wrong + observer.wrong, counted + observer.counted
-                sums += sums.new_tensor([share, wrong, counted])
-            loss, wrong, counted = sums.tolist()
-            return Evaluation(loss, wrong / counted if counted else float("nan"))
+                    sums[0] += self._weights[index] * loss.double()
+                    observer.add_to(sums[1:])
+            return sums
 
     def _at(self, vector: torch.Tensor | None) -> torch.Tensor | None:
         return self._point if vector is None else vector

@@ -134,16 +134,21 @@ class LossCall:
             return float(share.detach().sum(dtype=torch.float64))
         return float(math.prod(shape) * share)
 
+    @property
+    def errors(self) -> tuple[torch.Tensor | int, torch.Tensor | int]:
+        """Numbers of wrong and of counted targets, on the device: whoever reads them waits. 0 for a regression."""
+        if not self.readable or not self.classifies:
+            return 0, 0
+        ignoring = classes.may_ignore(self.function, self.arguments)
+        return self.mistaken.sum(), self.kept.sum() if ignoring else self.kept.numel()
+
     @functools.cached_property
     def counts(self) -> LossCounts:
         """The numbers of this call; without any, and with an unknown divisor, where the call is not readable."""
         if not self.readable:
             return LossCounts(self.name, self.reduction, None, 0.0, 0)
-        wrong, counted = 0.0, 0
-        if self.classifies:
-            ignoring = classes.may_ignore(self.function, self.arguments)
-            wrong, counted = float(self.mistaken.sum()), int(self.kept.sum()) if ignoring else self.kept.numel()
-        return LossCounts(self.name, self.reduction, self.divisor, wrong, counted)
+        wrong, counted = self.errors
+        return LossCounts(self.name, self.reduction, self.divisor, float(wrong), int(counted))
 
     def per_element(self) -> torch.Tensor:
         """Return the loss of each element before the reduction: a mean is their sum over `divisor`."""

@@ -18,7 +18,7 @@ from landscape._loss_call import LossCall, LossCounts
 from landscape._loss_classes import CLASSES, THRESHOLDS
 from landscape._loss_functions import bound, has_numbers, with_lost_weight
 
-__all__ = ["LossCall", "LossCounter", "LossCounts", "LossWatcher", "OtherCall", "whole"]
+__all__ = ["ErrorCounter", "LossCall", "LossCounter", "LossCounts", "LossWatcher", "OtherCall", "whole"]
 
 Kept = TypeVar("Kept")
 
@@ -142,6 +142,19 @@ class LossCounter(LossWatcher[LossCounts]):
     def classifies(self) -> bool:
         """Whether any loss that was called knows classes."""
         return any(call.name in _CLASSIFYING for call in self.calls)
+
+
+class ErrorCounter(LossWatcher[tuple[torch.Tensor | int, torch.Tensor | int]]):
+    """Count wrong and counted targets of every loss called within, without waiting for the device."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda call: call.errors)
+
+    def add_to(self, sums: torch.Tensor) -> None:
+        """Add the number of wrong targets and that of counted ones to a vector of two numbers."""
+        for wrong, counted in self.calls:
+            sums[0] += wrong
+            sums[1] += counted
 
 
 _CLASSIFYING = {function.__name__ for function in (*CLASSES, *THRESHOLDS)}

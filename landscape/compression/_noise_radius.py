@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from landscape._fetching import fetched
 from landscape._given import of_objective
 from landscape._results import Result
 from landscape.compression._bits_back import bits_back
@@ -146,15 +147,16 @@ class _Noisy:
     def rises(self, sigma: float) -> Floats:
         """Return the mean rise of each pair of draws, shape (pairs,)."""
         if sigma not in self._known:
-            rises = np.empty((self._pairs, 2))
+            losses = []
             noise = torch.empty(len(self.weights), dtype=torch.float32)
             direction, moved = torch.empty_like(self.weights), torch.empty_like(self.weights)
             for index in range(self._pairs):
                 draw(len(self.weights), "l2", self._seed, index, out=noise)
                 torch.mul(noise.to(self.weights), self.c, out=direction)
-                for side, sign in enumerate((1, -1)):
+                for sign in (1, -1):
                     torch.add(self.weights, direction, alpha=sign * sigma, out=moved)
-                    rises[index, side] = float(self._objective.loss(moved)) - self.center
+                    losses.append(self._objective.loss(moved))
+            rises = fetched(losses).reshape(self._pairs, 2) - self.center
             self.n_evaluations += rises.size
             # A loss that is no number any more has left every tolerance behind.
             self._known[sigma] = np.where(np.isfinite(rises), rises, math.inf).mean(axis=1)

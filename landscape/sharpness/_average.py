@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
+from landscape._fetching import fetched
 from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape._sampling_error import of_shares
@@ -67,20 +67,21 @@ def average_case(
         center = shares.sum()
         require_finite(center, "loss")
         c = scale(weights, adaptive)
-        rises = np.empty((draws // len(signs), len(radii), len(signs)))
+        losses = []
         # Fresh memory for every vector costs more than what is computed in it.
         noise = torch.empty(len(weights), dtype=torch.float32)
         direction, moved = torch.empty_like(weights), torch.empty_like(weights)
         moved_shares = shares.new_zeros((len(radii), len(shares)))
-        for index in range(len(rises)):
+        for index in range(draws // len(signs)):
             torch.mul(draw(len(weights), norm, seed, index, out=noise).to(weights), c, out=direction)
             for rung, radius in enumerate(radii):
-                for side, sign in enumerate(signs):
+                for sign in signs:
                     torch.add(weights, direction, alpha=sign * radius, out=moved)
                     found = objective.loss_shares(moved)
                     moved_shares[rung] += found
-                    rises[index, rung, side] = float(found.sum()) - float(center)
-        mean_rises = moved_shares / (len(rises) * len(signs)) - shares
+                    losses.append(found.sum())
+        rises = fetched(losses).reshape(-1, len(radii), len(signs)) - float(center)
+        mean_rises = moved_shares / draws - shares
     errors = of_shares(objective.clusters, mean_rises.T)
     estimates = [Estimate.from_samples(samples, seed) for samples in rises.mean(axis=2).T]
     return gather(

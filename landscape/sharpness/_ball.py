@@ -42,7 +42,7 @@ def project(delta: torch.Tensor, c: torch.Tensor, rho: float, norm: str) -> torc
         return torch.minimum(torch.maximum(delta, -rho * c), rho * c)
     ratio = torch.where(c > 0, delta / torch.where(c > 0, c, 1.0), 0.0)
     length = torch.linalg.vector_norm(ratio.double())
-    shrink = min(1.0, rho / float(length)) if length > 0 else 1.0
+    shrink = torch.where(length > 0, (rho / length).clamp(max=1.0), 1.0)  # on the device, as the length is
     return torch.where(c > 0, delta, 0.0) * shrink
 
 
@@ -51,4 +51,4 @@ def steepest(gradient: torch.Tensor, c: torch.Tensor, norm: str) -> torch.Tensor
     if norm == "linf":
         return c * gradient.sign()
     length = torch.linalg.vector_norm((c * gradient).double())
-    return c**2 * gradient / length.to(gradient) if length > 0 else torch.zeros_like(gradient)
+    return torch.where(length > 0, c**2 * gradient / length.to(gradient), 0.0)

@@ -127,8 +127,9 @@ def _search(objective: Objective, box: _Box, width: float, iterations: int, cent
     def descend(y: np.ndarray) -> tuple[float, np.ndarray]:
         moved = weights + box.move(torch.from_numpy(y).to(weights, copy=True))
         loss, gradient = objective.loss_and_gradient(moved)
-        seen.append(float(loss))
-        return -float(loss), -box.pull(gradient).double().cpu().numpy()
+        found = torch.cat([loss[None].double(), box.pull(gradient).double()]).cpu().numpy()
+        seen.append(float(found[0]))
+        return -seen[-1], -found[1:]
 
     start = np.zeros(len(half))
     if not descend(start)[1].any():

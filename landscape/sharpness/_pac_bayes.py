@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._fetching import fetched
 from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
@@ -114,12 +115,13 @@ class _Noisy:
     def drops(self, sigma: float) -> np.ndarray:
         if sigma not in self._known:
             deviation = self._deviation(sigma)
-            errors = []
+            sums = []
             for index in range(self.draws):
                 noise = draw(len(self._weights), "l2", self.seed, index).to(self._weights)
-                errors.append(self._objective.evaluate(self._weights + deviation * noise).error)
+                sums.append(self._objective.sums(self._weights + deviation * noise))
             self.n_evaluations += self.draws
-            self._known[sigma] = np.array(errors) - self._center
+            _, wrong, counted = fetched(sums).T
+            self._known[sigma] = wrong / counted - self._center
         return self._known[sigma]
 
     def _deviation(self, sigma: float) -> torch.Tensor:
