@@ -53,12 +53,12 @@ class Built:
     """One pass over a batch.
 
     Attributes:
-        loss: Its share of the loss.
+        loss: Its share of the loss, a scalar without graph.
         differentiable: Whether the loss depends on the parameters.
         term: Its curvature; None where there is none.
     """
 
-    loss: float
+    loss: torch.Tensor
     differentiable: bool
     term: Term | None
 
@@ -152,11 +152,13 @@ class BatchSum(SymmetricOperator):
             examples = self._objective.batch_sizes[index]
             if self.kept_bytes + dearest * examples > self.memory_budget:
                 loss = self._evaluate(index)
-                found += found.new_tensor([float(loss.detach()), loss.requires_grad])
+                found[0] += loss.detach()
+                found[1] += loss.requires_grad
                 self._rebuilt.append(index)
                 continue
             built = self._build(index)
-            found += found.new_tensor([built.loss, built.differentiable])
+            found[0] += built.loss
+            found[1] += built.differentiable
             if built.term is None:
                 continue
             size = saved_bytes(built.term.roots, self._parameters)

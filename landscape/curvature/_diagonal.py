@@ -13,6 +13,7 @@ from landscape._given import of_operator
 from landscape._results import Result, student_quantile
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import checked_later, require_finite_products
 from landscape.curvature._trace import EXACT_SIZE, FLOOR
 from landscape.curvature._xtrace import Sketch, Small, exchangeable_factor
 
@@ -147,18 +148,21 @@ _Round = tuple[np.ndarray, np.ndarray, float, int]
 
 def _bekas(operator: SymmetricOperator, seed: int, budget: int) -> Iterator[_Round]:
     size = operator.shape[0]
-    total, squares = np.zeros(size), np.zeros(size)
+    total = torch.zeros(size, dtype=torch.float64, device=operator.device)
+    squares = torch.zeros_like(total)
     count, wanted = 0, min(8, budget)
     while True:
-        for index in range(count, wanted):
-            probe = rademacher(size, seed, index).to(operator.device, operator.dtype)
-            image = (operator @ probe).double()
-            total += (probe.double() * image).cpu().numpy()
-            squares += (image**2).cpu().numpy()
+        with checked_later():
+            for index in range(count, wanted):
+                probe = rademacher(size, seed, index).to(operator.device, operator.dtype)
+                image = (operator @ probe).double()
+                total += probe.double() * image
+                squares += image**2
         count = wanted
-        value = total / count
-        variance = np.maximum(squares / count - value**2, 0.0) / (count - 1)
-        yield value, variance, float(squares.sum()) / count, count
+        value, square = (total / count).cpu().numpy(), squares.cpu().numpy()
+        require_finite_products(float(value.sum()))
+        variance = np.maximum(square / count - value**2, 0.0) / (count - 1)
+        yield value, variance, float(square.sum()) / count, count
         if count >= budget:
             return
         wanted = min(budget, count + max(4, count // 2))

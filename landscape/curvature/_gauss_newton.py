@@ -115,7 +115,7 @@ class OutputOperator(BatchSum):
     def _build(self, index: int) -> Built:
         parts = self._split(index)
         if parts is None:
-            return Built(float(self._loss(index)), False, None)
+            return Built(self._loss(index).detach(), False, None)
         term = _Sandwich(self._cut_at(parts), self._parameters, self._metric(index, parts))
         if is_cut_off(term.roots[1:]):
             raise MeasurementError(
@@ -123,7 +123,7 @@ class OutputOperator(BatchSum):
                 "the product of its Jacobian with a vector cannot be taken. Replace the operation by one with a second "
                 "derivative"
             )
-        return Built(float(parts.loss.detach()), True, term)
+        return Built(parts.loss.detach(), True, term)
 
 
 class GaussNewtonOperator(OutputOperator):

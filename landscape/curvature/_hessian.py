@@ -52,7 +52,7 @@ class _GraphHessian(BatchSum):
 
     def _build(self, index: int) -> Built:
         loss = self._loss(index)
-        value = float(loss.detach())
+        value = loss.detach()
         if not loss.requires_grad:
             return Built(value, False, None)
         gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)

@@ -6,8 +6,10 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from landscape._fetching import fetched
 from landscape.curvature._batch_forms import BatchForms
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import checked_later, require_finite_products
 from landscape.curvature._quadrature import Quadrature
 
 
@@ -17,7 +19,7 @@ class Krylov:
     Each new direction is orthogonalised against the whole basis (twice where the first pass cancels much), so no ghost
     copies of converged eigenvalues appear. T is kept in float64. When the Krylov space is exhausted the process
     continues with a random direction orthogonal to it (an off-diagonal zero in T), so that eigenvalues of higher
-    multiplicity, and those that the start vector missed, are found too.
+    multiplicity, and those that the start vector missed, are found too. The host waits for the device once a step.
 
     Memory: (steps, P) numbers of the operator's type, and a quarter to spare; twice that for the moment of growing.
     """
@@ -52,6 +54,7 @@ class Krylov:
         for _ in range(min(steps, self._operator.shape[0] - self.steps)):
             self._step()
 
+    @checked_later()
     def _step(self) -> None:
         count = self.steps
         if count == len(self._basis):
@@ -59,9 +62,14 @@ class Krylov:
             self._basis = torch.cat([self._basis, self._basis.new_empty((room, self._basis.shape[1]))])
         self._basis[count] = self._next
         product = self._multiply(self._next)
-        self.alpha.append(float(torch.dot(product.double(), self._next.double())))
-        residual = self._orthogonalise(product)
-        norm = float(torch.linalg.vector_norm(residual.double()))
+        form = torch.dot(product.double(), self._next.double())
+        # What the recurrence says goes first, so that one pass through the basis is nearly always enough.
+        product.addcmul_(self._next, form.to(product), value=-1)
+        if count and self.beta[-1]:
+            product.add_(self._basis[count - 1], alpha=-self.beta[-1])
+        residual, (norm, diagonal) = self._orthogonalise(product, count + 1, form)
+        require_finite_products(diagonal)
+        self.alpha.append(diagonal)
         size = max(abs(self.alpha[-1]), max((abs(b) for b in self.beta), default=0.0), max(map(abs, self.alpha)))
         if norm <= 10 * torch.finfo(residual.dtype).eps * size and self.steps < self._operator.shape[0]:
             self.beta.append(0.0)
@@ -82,19 +90,28 @@ class Krylov:
         """Return the Gauss quadrature for the start vector."""
         return Quadrature.of(*self.ritz(), self._forms.first_chain())
 
-    def _orthogonalise(self, vector: torch.Tensor) -> torch.Tensor:
-        before = float(torch.linalg.vector_norm(vector))
+    def _orthogonalise(
+        self, vector: torch.Tensor, count: int, *others: torch.Tensor
+    ) -> tuple[torch.Tensor, list[float]]:
+        """Take the first basis vectors out of a vector.
+
+        Returns:
+            What is left, and its norm with the other scalars, which are fetched along with it.
+        """
+        basis, after = self._basis[:count], torch.linalg.vector_norm(vector)
         for _ in range(3):
-            vector = vector - self.basis.T @ (self.basis @ vector)
-            after = float(torch.linalg.vector_norm(vector))
-            if after > 0.5 * before or after == 0.0:
-                break  # little was cancelled, so what is left is orthogonal to rounding
             before = after
-        return vector
+            vector = vector - basis.T @ (basis @ vector)
+            after = torch.linalg.vector_norm(vector)
+            norm = torch.linalg.vector_norm(vector.double())
+            size, left, *rest = fetched([one.double() for one in (before, after, norm, *others)]).tolist()
+            if left > 0.5 * size or left == 0.0:
+                break  # little was cancelled, so what is left is orthogonal to rounding
+        return vector, rest
 
     def _fresh_direction(self) -> torch.Tensor:
         direction = torch.randn(self._basis.shape[1], generator=self._generator, dtype=torch.float64)
-        direction = self._orthogonalise(direction.to(self._basis))
+        direction = self._orthogonalise(direction.to(self._basis), self.steps)[0]
         return direction / torch.linalg.vector_norm(direction)
 
     def ritz(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,36 @@ from landscape._sampling_error import Clusters
 Reader = Callable[[torch.Tensor], torch.Tensor]
 
 
+@contextlib.contextmanager
+def checked_later() -> Iterator[None]:
+    """Multiply without asking whether products are finite, which would let the host wait for the device at each.
+
+    Whoever multiplies within fetches a number of every product that is finite only where the product is, such as a
+    form vᵀHv, and gives it to `require_finite_products`.
+
+    Yields:
+        Nothing.
+    """
+    before, Products.checking = Products.checking, False
+    try:
+        yield
+    finally:
+        Products.checking = before
+
+
+def require_finite_products(*numbers: float) -> None:
+    """Refuse products that are not finite, by numbers that were made of them.
+
+    Raises:
+        MeasurementError: A number is not finite.
+    """
+    if not all(map(math.isfinite, numbers)):
+        raise MeasurementError(
+            "a curvature product is not finite: the loss or its derivatives are NaN or infinite at these weights "
+            "on the measured examples; look at the loss, the learning rate and the data"
+        )
+
+
 class Products(abc.ABC):
     """A symmetric (P, P) matrix that is known by its products.
 
@@ -26,6 +58,9 @@ class Products(abc.ABC):
     """
 
     clusters: Clusters | None = None
+
+    # Whether products are looked at one by one; see `checked_later`.
+    checking = True
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device, layout: ParameterLayout | None = None):
         self.shape = (size, size)
@@ -113,11 +148,8 @@ class Products(abc.ABC):
         self.n_matvecs += 1 if block.ndim == 1 else block.shape[1]
         product, readings = multiply()
         # A sum is one pass over the memory, and finite only where all is; it alone may overflow.
-        if not torch.isfinite(product.sum()) and not torch.isfinite(product).all():
-            raise MeasurementError(
-                "a curvature product is not finite: the loss or its derivatives are NaN or infinite at these weights "
-                "on the measured examples; look at the loss, the learning rate and the data"
-            )
+        if Products.checking and not torch.isfinite(product.sum()) and not torch.isfinite(product).all():
+            require_finite_products(math.nan)
         return product, readings
 
     def dense(self) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from landscape.curvature._batch_forms import BatchForms
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import checked_later, require_finite_products
 from landscape.curvature._quadrature import Quadrature
 
 # Columns rotated at a time in a restart, so that it needs no second basis.
@@ -23,7 +24,8 @@ class RitzSpace:
     equivalent to implicitly restarted Lanczos).
 
     Every new direction is orthogonalised against the whole basis. What the recurrence says is taken out first, so
-    that one pass through the basis is enough in all but a few steps: that pass is the cost beside the products.
+    that one pass through the basis is enough in all but a few steps: that pass is the cost beside the products. The
+    host waits for the device once a step, at the end of that pass.
 
     Where the operator knows its groups of batches, `forms` gathers what each of them contributes to S.
 
@@ -72,6 +74,7 @@ class RitzSpace:
         for _ in range(min(steps, self.capacity - self.count)):
             self._step()
 
+    @checked_later()
     def _step(self) -> None:
         index = self.count
         self._basis[index] = self._next
@@ -79,22 +82,22 @@ class RitzSpace:
         self.steps += 1
         self.count += 1
         self._projected[index, :index] = self._projected[:index, index] = self._tail
-        diagonal = float(torch.dot(product, self._next))
-        coefficients = np.append(self._tail, diagonal)
-        coupled = np.flatnonzero(coefficients)
-        if len(coupled) <= 2:
-            residual = product.add_(self._next, alpha=-diagonal)
-            for other in coupled[coupled < index]:
-                residual.add_(self._basis[other], alpha=-float(coefficients[other]))
+        form = torch.dot(product, self._next)  # stays on the device
+        coupled = np.flatnonzero(self._tail)
+        if len(coupled) <= 1:
+            residual = product.addcmul_(self._next, form, value=-1)
+            for other in coupled:
+                residual.add_(self._basis[other], alpha=-float(self._tail[other]))
         else:
-            residual = product.sub_(self._combine(coefficients))
-        residual, correction = self._orthogonalise(residual)
+            tail = torch.as_tensor(self._tail, dtype=self._basis.dtype, device=self._basis.device)
+            residual = product.sub_(torch.mv(self.basis.T, torch.cat([tail, form[None]])))
+        residual, correction, (norm, diagonal) = self._orthogonalise(residual, form)
+        require_finite_products(diagonal)
         # Beside rounding, a chain that began afresh has a true coupling to the end of the one before.
         self._projected[index, : self.count] += correction
         self._projected[:index, index] = self._projected[index, :index]
         diagonal += correction[-1]
         self._projected[index, index] = diagonal
-        norm = float(torch.linalg.vector_norm(residual))
         scale = float(np.abs(self._projected[: self.count, : self.count]).max())
         self._tail = np.zeros(self.count)
         if norm > 10 * torch.finfo(residual.dtype).eps * scale or self.complete:
@@ -116,23 +119,34 @@ class RitzSpace:
         self.forms.add(row)
         return product
 
-    def _combine(self, coefficients: np.ndarray) -> torch.Tensor:
-        return torch.mv(self.basis.T, torch.as_tensor(coefficients, dtype=self._basis.dtype, device=self._basis.device))
+    def _orthogonalise(
+        self, vector: torch.Tensor, *others: torch.Tensor
+    ) -> tuple[torch.Tensor, np.ndarray, list[float]]:
+        """Take the basis out of a vector, in place.
 
-    def _orthogonalise(self, vector: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Take the basis out of a vector, in place, and return what was taken out as coefficients too."""
+        Args:
+            vector: The vector, shape (P,).
+            *others: Scalars on the device that are fetched along with what is decided by.
+
+        Returns:
+            The vector, the coefficients of what was taken out, shape (count,), and the norm of what is left with the
+            fetched scalars.
+        """
         total = torch.zeros(self.count, dtype=vector.dtype, device=vector.device)
-        before = float(torch.linalg.vector_norm(vector))
+        after = torch.linalg.vector_norm(vector)
         for _ in range(4):
+            before = after
             overlap = torch.mv(self.basis, vector)
             vector.addmv_(self.basis.T, overlap, alpha=-1)
             total += overlap
             # By Pythagoras; where little was cancelled, what is left is orthogonal to rounding.
-            removed = float(torch.linalg.vector_norm(overlap))
-            if removed <= 0.5 * before or before == 0.0:
+            removed, after = torch.linalg.vector_norm(overlap), torch.linalg.vector_norm(vector)
+            found = torch.cat([total, torch.stack([before, removed, after, *others])])
+            numbers = found.double().cpu().numpy()
+            size, taken, *rest = numbers[self.count :].tolist()
+            if taken <= 0.5 * size or size == 0.0:
                 break
-            before = float(torch.linalg.vector_norm(vector))
-        return vector, total.double().cpu().numpy()
+        return vector, numbers[: self.count], rest
 
     def _fresh(self) -> torch.Tensor:
         direction = torch.randn(self.size, generator=self._generator, dtype=torch.float32).to(self._basis)
@@ -155,8 +169,7 @@ class RitzSpace:
         if start is None:
             self._next, inside = self._fresh(), np.append(np.zeros(self.count), 1.0)
         else:
-            direction, coefficients = self._orthogonalise(start.to(self._basis))
-            norm = float(torch.linalg.vector_norm(direction))
+            direction, coefficients, (norm,) = self._orthogonalise(start.to(self._basis))
             self._next, inside = direction.div_(norm), np.append(coefficients, norm)
         self._tail = np.zeros(self.count)
         self._chain = self.count

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from landscape._fetching import fetched
 from landscape._results import Estimate
 from landscape.curvature._calibration import form_error
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import checked_later, require_finite_products
 
 VECTORS = 4  # of the operator's length at once, beside the subspace
 _PIECE = 1 << 20  # numbers drawn at a time
@@ -75,13 +77,19 @@ class StreamedTrace:
 
     def probe(self, count: int) -> None:
         """Take that many probes, for one product each."""
-        for _ in range(count):
-            vector = self._outside(self._normal())
-            vector.mul_(self._rest**0.5 / torch.linalg.vector_norm(vector))
-            image = self._outside(self._operator @ vector)
-            self._forms.append(float(torch.dot(vector, image)))
-            self._squares.append(float(torch.dot(image, image)))
-            self.spent += 1
+        forms, squares = [], []
+        with checked_later():
+            for _ in range(count):
+                vector = self._outside(self._normal())
+                vector.mul_(self._rest**0.5 / torch.linalg.vector_norm(vector))
+                image = self._outside(self._operator @ vector)
+                forms.append(torch.dot(vector, image))
+                squares.append(torch.dot(image, image))
+                self.spent += 1
+        found = fetched([*forms, *squares]).reshape(2, -1)
+        require_finite_products(*found[0])
+        self._forms += found[0].tolist()
+        self._squares += found[1].tolist()
 
     def estimate(self, fourth: Callable[[np.ndarray, int], float]) -> tuple[Estimate, float]:
         """Return the estimate of tr H, and a lower estimate of ‖H‖²_F.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from landscape._fetching import fetched
 from landscape._given import of_operator
 from landscape._memory import fits
 from landscape._results import Estimate
@@ -18,6 +20,7 @@ from landscape.curvature._eigenpairs import Eigenpairs, require_vectors
 from landscape.curvature._hutchpp import Deflated
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._products import checked_later, require_finite_products
 from landscape.curvature._streamed_trace import VECTORS, StreamedTrace
 from landscape.curvature._xtrace import Sketch, Small, exchangeable_factor
 
@@ -189,13 +192,20 @@ def _hutchinson(operator: SymmetricOperator, within: _Tolerance, seed: int, budg
     parts: list[np.ndarray] = []
     wanted = 8
     while True:
-        for index in range(len(samples), wanted):
-            probe = rademacher(size, seed, index).to(operator.device, operator.dtype)
-            products, forms = operator.with_forms(probe[:, None])
-            image = products[:, 0].double()
-            parts += [] if forms is None else [forms[:, 0]]
-            samples.append(float(torch.dot(probe.double(), image)))
-            squares.append(float(torch.dot(image, image)))
+        forms, lengths, shares = [], [], []
+        with checked_later():
+            for index in range(len(samples), wanted):
+                probe = rademacher(size, seed, index).to(operator.device, operator.dtype)
+                product, share = operator.by_batch(probe, functools.partial(torch.dot, probe), ())
+                image = product.double()
+                forms.append(torch.dot(probe.double(), image))
+                lengths.append(torch.dot(image, image))
+                shares += [] if share is None else [share]
+        found = fetched([*forms, *lengths]).reshape(2, -1)
+        require_finite_products(*found[0])
+        samples += found[0].tolist()
+        squares += found[1].tolist()
+        parts += list(fetched(shares))
         square = float(np.mean(squares))
         spread, dof = form_error(np.array(samples), square, fourth_power(squares, size), size, signs=True)
         estimate = Estimate.student(float(np.mean(samples)), spread, len(samples), seed, dof)
