@@ -11,6 +11,7 @@ import torch
 
 from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
+from landscape._fetching import fetched
 from landscape._selection import joined, select, sublayout
 from landscape.curvature import SymmetricOperator, hessian
 from landscape.objective import Objective
@@ -31,9 +32,9 @@ def pieces(*vectors: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
     return zip(*(vector.split(_PIECE) for vector in vectors), strict=True)
 
 
-def summed(parts: Iterable[torch.Tensor]) -> float:
-    """Add scalars up."""
-    return float(functools.reduce(operator.add, parts))
+def summed(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Add scalars up, and return the sum in float64."""
+    return functools.reduce(operator.add, parts).double()
 
 
 class LocalPosterior:
@@ -85,22 +86,25 @@ class LocalPosterior:
         """Return a copy of the free parameters at w*, shape (d,)."""
         return self.anchor.clone()
 
-    def excess_and_force(self, free: torch.Tensor, batch: int | None) -> tuple[float, torch.Tensor]:
+    def excess_and_force(self, free: torch.Tensor, batch: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Evaluate at a point, over one batch or (None) over all examples.
+
+        Numbers stay on the device, here and in the methods below, so that steps need not wait for it.
 
         Args:
             free: The free parameters, shape (d,).
             batch: Index of the batch.
 
         Returns:
-            Loss minus its value at w*, and the gradient of the energy U = nβ·(that) + γ/2 ‖w − w*‖², shape (d,).
+            Loss minus its value at w*, a float64 scalar, and the gradient of the energy
+            U = nβ·(that) + γ/2 ‖w − w*‖², shape (d,).
         """
         loss, gradient = self._loss_and_gradient(free, batch)
         for force, there, home in pieces(gradient, free, self.anchor):
             force.mul_(self.nbeta).add_(there - home, alpha=self.gamma)
         return loss - (self.loss if batch is None else self.base[batch]), gradient
 
-    def tether(self, free: torch.Tensor, moved: torch.Tensor | None = None) -> float:
+    def tether(self, free: torch.Tensor, moved: torch.Tensor | None = None) -> torch.Tensor:
         """Return γ/2 ‖w − w*‖², or with a second point how much more it is there, free of cancellation."""
         if moved is None:
             apart = (here - home for here, home in pieces(free, self.anchor))
@@ -114,7 +118,7 @@ class LocalPosterior:
             )
         )
 
-    def equilibrium(self, free: torch.Tensor, force: torch.Tensor) -> float:
+    def equilibrium(self, free: torch.Tensor, force: torch.Tensor) -> torch.Tensor:
         """Return (w − w*)·∇U / d, whose mean under p is 1, whatever the loss (integrate by parts)."""
         found = summed((here - home) @ pull for here, home, pull in pieces(free, self.anchor, force))
         return found / self.size
@@ -136,7 +140,7 @@ class LocalPosterior:
 
     def loss_and_gradients(
         self, tensors: list[torch.Tensor], moving: list[torch.Tensor], batch: int
-    ) -> tuple[float, list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Evaluate one batch in this process.
 
         Args:
@@ -145,7 +149,7 @@ class LocalPosterior:
             batch: Index of the batch.
 
         Returns:
-            Its loss, and the gradient by tensors.
+            Its loss, a float64 scalar, and the gradient by tensors.
 
         Raises:
             MeasurementError: The loss does not depend on the free parameters.
@@ -154,14 +158,15 @@ class LocalPosterior:
         if not loss.requires_grad:
             raise self._independent()
         parts = torch.autograd.grad(loss, moving, allow_unused=True, materialize_grads=True)
-        return loss.item(), [part.to_dense() if part.is_sparse else part for part in parts]
+        return loss.detach().double(), [part.to_dense() if part.is_sparse else part for part in parts]
 
-    def _loss_and_gradient(self, free: torch.Tensor, batch: int | None) -> tuple[float, torch.Tensor]:
+    def _loss_and_gradient(self, free: torch.Tensor, batch: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         objective = self.objective
         tensors, moving = self.tensors(free)
         gradient = torch.zeros(self.size, device=objective.device, dtype=objective.dtype)
         places = self._layout.unflatten(gradient)
         found = torch.zeros(2, device=objective.device, dtype=torch.float64)  # loss, batches with a graph
+        graphs = 0
         with objective.processes.summed(found, gradient):
             for index in objective.counted if batch is None else [b for b in objective.own if b == batch]:
                 weight = self.weights[index] if batch is None else 1.0
@@ -171,12 +176,12 @@ class LocalPosterior:
                     # Without an intermediate vector: at a million parameters every pass shows beside the step.
                     for place, part in zip(places, parts, strict=True):
                         place.add_(part.detach().to_dense(), alpha=weight)
-                    found[1] += 1
+                    graphs += 1
                 found[0] += weight * loss.detach().double()
-        value, graphs = found.tolist()
-        if not graphs:
+            found[1] = graphs
+        if not graphs and (objective.processes.size == 1 or not found[1]):
             raise self._independent()
-        return value, gradient
+        return found[0], gradient
 
     def _independent(self) -> MeasurementError:
         names = ", ".join(self._layout.names)
@@ -188,13 +193,17 @@ class LocalPosterior:
         base = [float("nan")] * len(self.weights)
         if not self.batches:
             loss, _ = self._loss_and_gradient(self.anchor, None)
-            return base, loss, None
-        total, mean = 0.0, torch.zeros_like(self.anchor)
+            return base, float(loss), None
+        losses, mean = [], torch.zeros_like(self.anchor)
         squares = torch.zeros_like(self.anchor)
-        for index, weight in enumerate(self.weights):
-            if weight > 0:
-                base[index], gradient = self._loss_and_gradient(self.anchor, index)
-                total += weight * base[index]
-                mean.add_(gradient, alpha=weight)
-                squares.addcmul_(gradient, gradient, value=weight)
+        counted = [index for index, weight in enumerate(self.weights) if weight > 0]
+        for index in counted:
+            loss, gradient = self._loss_and_gradient(self.anchor, index)
+            losses.append(loss)
+            mean.add_(gradient, alpha=self.weights[index])
+            squares.addcmul_(gradient, gradient, value=self.weights[index])
+        total = 0.0
+        for index, known in zip(counted, fetched(losses), strict=True):
+            base[index] = float(known)
+            total += self.weights[index] * base[index]
         return base, total, squares.sub_(mean.square()).clamp_(min=0)

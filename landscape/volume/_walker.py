@@ -30,7 +30,7 @@ class Walker:
             self._root = scale.sqrt()
             self._scales = [part.view_as(view) for part, view in zip(self._split(scale), self._views, strict=True)]
 
-    def look(self, batch: int) -> tuple[float, list[torch.Tensor]]:
+    def look(self, batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return a batch's loss minus its value at w*, and its gradient in the tensors."""
         loss, gradients = self._posterior.loss_and_gradients(self._tensors, self._moving, batch)
         return loss - self._posterior.base[batch], gradients
