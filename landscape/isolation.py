@@ -8,8 +8,9 @@ and restores it on exit, also when the measurement raises.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) 
 
     Restored: parameters, buffers, `.grad`, `requires_grad` and train/eval flags of all submodules; plain Python state
     of the modules and of `objects` (counters, lists, torchmetrics states, own random generators); the global random
-    generators of torch (CPU and every CUDA device), numpy and Python. Within the context gradients are enabled,
+    generators of torch (CPU and accelerator), numpy and Python. Within the context gradients are enabled,
     inference mode and autocast are off, and the `log`, `log_dict` and `print` methods and the loggers of
     LightningModules are silent.
 
@@ -133,16 +134,34 @@ class _GlobalGenerators:
 
     def __init__(self) -> None:
         self.torch = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self._put_back = _accelerator_generators()
         self.numpy = np.random.get_state()
         self.python = random.getstate()
 
     def restore(self) -> None:
         torch.set_rng_state(self.torch)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state_all(self.cuda)
+        self._put_back()
         np.random.set_state(self.numpy)
         random.setstate(self.python)
+
+
+def _accelerator_generators() -> Callable[[], None]:
+    """Read the states of the accelerator's generators, and return what puts them back.
+
+    CUDA and XPU have a generator on every device, MPS has a single one. An accelerator that was not used yet has none.
+
+    Returns:
+        A function without arguments.
+    """
+    device = torch.accelerator.current_accelerator()
+    module: Any = None if device is None else torch.get_device_module(device)
+    if module is None or not getattr(module, "is_initialized", torch.accelerator.is_available)():
+        return lambda: None
+    for kind in ("rng_state_all", "rng_state"):
+        get, put = (getattr(module, f"{verb}_{kind}", None) for verb in ("get", "set"))
+        if get is not None and put is not None:
+            return functools.partial(put, get())
+    return lambda: None
 
 
 class _Silence:

@@ -41,11 +41,16 @@ def pyhessian_spectrum(
 
     Raises:
         MeasurementError: The objective measures a part of the model, or is at other weights. Or the model is not in the
-            measuring type, has parameters without gradient, or k exceeds P.
+            measuring type or on a device that PyHessian knows, has parameters without gradient, or k exceeds P.
 
     Source: PyHessian 0.1; Yao et al. 2020, arXiv:1912.07145.
     """
     objective.require_whole("PyHessian measures", "use engine='lanczos', or the functions of landscape.curvature")
+    if objective.device.type not in ("cpu", "cuda"):
+        raise MeasurementError(
+            f"PyHessian knows the CPU and CUDA alone, and the parameters are on {objective.device}; use "
+            "engine='lanczos', or move the module to the CPU"
+        )
     operator = hessian(objective)
     check_count(operator, k)
     if any(p.dtype != objective.dtype for p in objective.module.parameters() if p.requires_grad):
