@@ -136,6 +136,8 @@ def known_arguments(cls: type, unknown: Mapping[str, Any]) -> None:
     Raises:
         TypeError: There is one; the sentence says which name is probably meant.
     """
+    if "budget" in unknown:
+        raise TypeError("budget= of HessianSpectrum is now overhead= of every callback, for example overhead='5%'")
     for name in unknown:
         raise TypeError(unknown_argument(cls.__name__, name, accepted(cls)))
 
@@ -145,4 +147,4 @@ def _number(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a number")
 
 
-_OPTIONAL = ("every_n_epochs", "every_n_steps", "examples", "batch_size", "budget")
+_OPTIONAL = ("every_n_epochs", "every_n_steps", "examples", "batch_size")

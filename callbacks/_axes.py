@@ -16,7 +16,7 @@ from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout, plain_name
 from landscape._selection import modules
 from landscape.callbacks._resuming import find_former, run_path
-from landscape.callbacks._session import trainable_layout
+from landscape.callbacks._trained import trainable_layout
 from landscape.record import Variable, open_run
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from landscape.callbacks._failing import Failures, failed_status, sentence
 from landscape.callbacks._logging import ScalarLog
 from landscape.callbacks._parts import Parts
 from landscape.callbacks._recording import Recording
-from landscape.callbacks._session import Measured, Session, evaluate, losses, trainable_columns
+from landscape.callbacks._session import Measured, Session, evaluate, losses
+from landscape.callbacks._trained import trainable_columns
 from landscape.objective import Evaluation, Objective
 
 
@@ -59,6 +60,10 @@ class LandscapeCallback(Recording, CallbackBase):
             measurement, so patience counts measurements. Between measurements, and after a failed one,
             callback_metrics holds the last good value.
         name: Name of the group in the file; by default the measure's, with `_swa` where the mean is measured.
+        overhead: Share of the training's own time that the measurements may take, such as "10%" or 0.1. Callbacks with
+            equal shares and one file share it. What does not fit is given up in this order: probes and draws; events,
+            down to ten; examples, halved down to 128; more events; at last the smallest form of the measure. The first
+            event and the last are always measured. Each row says what was lowered. None keeps the cadence as asked.
     """
 
     default_every_n_epochs: int | None = None
@@ -83,9 +88,10 @@ class LandscapeCallback(Recording, CallbackBase):
         log: bool = False,
         name: str | None = None,
         parameters: str | Iterable[str] | None = None,
+        overhead: str | float | None = None,
         **unknown: Any,
     ):
-        super().__init__()
+        super().__init__(overhead)
         known_arguments(type(self), unknown)
         whole_positive(
             every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, examples=examples, batch_size=batch_size
@@ -148,8 +154,13 @@ class LandscapeCallback(Recording, CallbackBase):
     # ------------------------------------------------------------------ when
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Keep the batch aside where the training's data can be read only once."""
-        if self._session is not None:
+        """Tell what will be measured; keep the batch aside where the training's data can be read only once."""
+        if self._session is None:
+            return
+        if not self._session.scheduler.begun:
+            with self._failures.passing("plan the measurements"):
+                self._session.scheduler.begin(trainer, pl_module)
+        if self._session.data.waiting:
             with self._failures.passing("keep a batch aside"):
                 self._session.data.offer(trainer, batch, batch_idx)
 
@@ -162,6 +173,8 @@ class LandscapeCallback(Recording, CallbackBase):
         """Measure where the number of optimizer steps says so."""
         if self._pending:  # the first batch has given lazy modules their shapes
             self._start(trainer, pl_module, {})
+        if self._session is not None:
+            self._session.scheduler.tick(self)
         # Accumulated gradients leave it as it was after most batches; several optimizers move it by more than one.
         before, self._seen_step = self._seen_step, trainer.global_step
         if self.every_n_steps and self._seen_step // self.every_n_steps > before // self.every_n_steps:
@@ -172,21 +185,27 @@ class LandscapeCallback(Recording, CallbackBase):
         if self._session is not None:
             self._session.data.end_epoch()
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._event(trainer, pl_module, trainer.fit_loop.batch_idx)
+            self._event(trainer, pl_module, trainer.fit_loop.batch_idx, epoch_over=True)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure once where there is no cadence."""
-        if not self.every_n_epochs and not self.every_n_steps:
+        """Measure once where there is no cadence, or where the overhead left out what would have been the last."""
+        owed = self._session is not None and self._session.scheduler.owes(self)
+        if owed or (not self.every_n_epochs and not self.every_n_steps):
             self._event(trainer, pl_module, trainer.fit_loop.batch_idx, after=True)
 
     # ------------------------------------------------------------------ one event
 
-    def _event(self, trainer: Any, module: Any, batch_index: int, after: bool = False) -> None:
+    def _event(
+        self, trainer: Any, module: Any, batch_index: int, after: bool = False, epoch_over: bool = False
+    ) -> None:
         step, session = trainer.global_step, self._session
         if trainer.fast_dev_run or session is None or step == self._last_step or not self._begun(trainer):
             return
-        self._last_step = step
-        measured = self._record(session, trainer, module, batch_index, after)
+        with session.scheduler.event(self, trainer, module, epoch_over=epoch_over, last=after) as effort:
+            if effort is None:
+                return
+            self._last_step = step
+            measured = self._record(session, trainer, module, batch_index, after)
         if self._logged is not None and measured:
             with self._failures.passing(f"log step {step}"):
                 self._logged.send(trainer, self.logged(measured), step)
@@ -214,17 +233,20 @@ class LandscapeCallback(Recording, CallbackBase):
         if status["status"]:
             self._failures.warn(f"could not measure at step {row['step']}: {status['reason']}")
         seconds = {"wall_seconds": time.perf_counter() - started}
+        row |= session.scheduler.columns(self)
         with self._failures.passing(f"record step {row['step']}"), session.processes.together():
             session.append(self._group, row | measured | seconds | status, self.row_wait)
         return measured
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:
-        where = (trainer, module, self.measured, self.batches)
+        where = (trainer, module, *self.measured_data())
         objective, held_out = session.shared(*where)
+        row["measured_examples"] = objective.n_examples
+        self._described &= where[2] == self._described_data
         if not self._described:  # the group was declared before the data were known
             with self._failures.passing("describe the measured data"):
                 session.describe_group(self._group, session.describe(*where))
-                self._described = True
+                self._described, self._described_data = True, where[2]
         objective, held_out = self._placed(trainer, objective, held_out)
         with objective.session():
             train, held = self._evaluated(session, objective, held_out, where)

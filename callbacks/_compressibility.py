@@ -12,6 +12,7 @@ from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import listed, one_of, positive
 from landscape.callbacks._axes import on_axis, tensor_labels
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._effort import Work
 from landscape.compression import Bits, bits, noise_radius, quantisation_law
 from landscape.compression._families import FAMILIES
 from landscape.compression._law import GRIDS
@@ -21,6 +22,8 @@ from landscape.record import Coordinate, Variable
 
 _DEFAULT = "uniform-tensor"
 _LOGGED = ("bits", "bits_per_parameter")
+_PER_TOLERANCE = 4  # losses until the code at a tolerance is found
+_NOISE = 20  # losses of a noise radius at a tolerance, for each of its draws
 
 
 class Compressibility(LandscapeCallback):
@@ -41,7 +44,7 @@ class Compressibility(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, parameters, log, name.
+            seed, batches, parameters, log, name, overhead.
     """
 
     group = "compressibility"
@@ -77,8 +80,10 @@ class Compressibility(LandscapeCallback):
         self.tolerances = tuple(tolerances)
         self.family = family if isinstance(family, str) else list(family)
         self.noise_radius, self.law = noise_radius, law
+        self._room = self.tolerances
         self._tensors: tuple[str, ...] = ()
         # Of other families the knob is no step.
+        self._kept = self.families
         self._knob = "relative_step" if self.families[0] in GRIDS and isinstance(family, str) else "knob"
 
     def settings(self) -> dict[str, Any]:
@@ -103,6 +108,25 @@ class Compressibility(LandscapeCallback):
     @property
     def _middle(self) -> int:
         return len(self.tolerances) // 2
+
+    def forms(self) -> list[dict[str, Any]]:
+        """Return the forms: as asked; without noise radius and law; the middle tolerance and the first family alone."""
+        fewer: dict[str, Any] = {"noise_radius": False} if self.noise_radius else {}
+        fewer |= {"law": False} if self.law else {}
+        least = dict(fewer)
+        if len(self.tolerances) > 1:
+            least["tolerances"] = (self.tolerances[self._middle],)
+        if len(self.families) > 1:
+            least |= {"_kept": self.families[:1], "_words": f"family={self.families[0]}"}
+        return [{}, fewer, least]
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        codes = len(self._kept) * (3.0 + _PER_TOLERANCE * len(self.tolerances))
+        work = Work(evaluations=codes, codings=codes, vectors=3)
+        if self.noise_radius:
+            work += Work(evaluations=_NOISE * 4.0 * len(self.tolerances))
+        return work + (Work(products=30.0 * max(len(self._tensors), 1)) if self.law else Work())
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -152,7 +176,7 @@ class Compressibility(LandscapeCallback):
             curves[family] = bits(objective, family, self.tolerances)
             return {}
 
-        for family in self.families:
+        for family in self._kept:
             parts.take(family, functools.partial(code, family))
         parts.row |= self._columns(curves, objective.layout.names)
         if self.noise_radius:
@@ -175,7 +199,18 @@ class Compressibility(LandscapeCallback):
         names = ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "tensor_bits")
         columns = {name: column(name) for name in names}
         columns["tensor_bits"] = on_axis(columns["tensor_bits"], tensors, self._tensors)
-        return columns | {self._knob: column("knob"), "reached": column("reached", missing=-1).astype(np.int8)}
+        columns |= {self._knob: column("knob"), "reached": column("reached", missing=-1).astype(np.int8)}
+        axis = 0 if isinstance(self.family, str) else 1
+        return {name: self._at_tolerances(values, axis) for name, values in columns.items()}
+
+    def _at_tolerances(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Put values at the tolerances measured now where the group was declared with more of them."""
+        if self.tolerances == self._room:
+            return values
+        moved = np.moveaxis(values, axis, 0)
+        spread = np.full((len(self._room), *moved.shape[1:]), -1 if moved.dtype.kind == "i" else np.nan)
+        spread[[self._room.index(tolerance) for tolerance in self.tolerances]] = moved
+        return np.moveaxis(spread, 0, axis).astype(values.dtype)
 
     def _noise_row(self, objective: Objective) -> dict[str, Any]:
         per = "filter" if self.noise_radius is True else str(self.noise_radius)

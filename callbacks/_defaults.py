@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from landscape._given import unknown_argument
-from landscape.callbacks._arguments import accepted
+from landscape.callbacks._arguments import accepted, known_arguments
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._compressibility import Compressibility
 from landscape.callbacks._hessian_spectrum import HessianSpectrum
@@ -19,6 +19,7 @@ def default_callbacks(
     every_n_epochs: int | None = None,
     swa_start: int | float = 0.75,
     every_n_steps: int | None = None,
+    overhead: str | float | None = "10%",
     **settings: Any,
 ) -> list[Any]:
     """Return fresh callbacks for both axes and what leads from one solution to another.
@@ -30,8 +31,11 @@ def default_callbacks(
             weights are recorded every epoch from `swa_start` on, and the connectivity once, when the fit ends.
         swa_start: Where averaging begins, as in `SWATrajectory`.
         every_n_steps: The same cadence in optimizer steps.
+        overhead: Share of the training's own time that all of them together may take, as "5%", "50%" or 0.1. What does
+            not fit is given up in an order that `LandscapeCallback` names, and each row says what that was. The first
+            event and the last are always measured, in a short fit too. None keeps the cadence, whatever it costs.
         **settings: Further arguments. Those of every callback, such as examples=, path= or on_error=, go to all; one
-            that belongs to a single callback, such as budget= or tolerances=, goes to that one. A part of the model,
+            that belongs to a single callback, such as k= or tolerances=, goes to that one. A part of the model,
             parameters=, goes to HessianSpectrum, Sharpness and Compressibility; the others hold the whole model.
 
     Returns:
@@ -41,7 +45,7 @@ def default_callbacks(
         TypeError: No callback takes one of the arguments, or several do and mean different things by it.
 
     Example:
-        >>> [type(callback).__name__ for callback in default_callbacks(examples=256, budget=0.1)]
+        >>> [type(callback).__name__ for callback in default_callbacks(examples=256, overhead="5%")]
         ['HessianSpectrum', 'Sharpness', 'SWATrajectory', 'Compressibility', 'ModeConnectivity']
     """
     for name in settings:
@@ -51,7 +55,7 @@ def default_callbacks(
         kind: {} if kind in _OWN_TIMES else cadence for kind in _CLASSES
     }
     own[SWATrajectory] = {"start": swa_start}
-    return [kind(**given, **_of(kind, settings)) for kind, given in own.items()]
+    return [kind(overhead=overhead, **given, **_of(kind, settings)) for kind, given in own.items()]
 
 
 _CLASSES: tuple[type[LandscapeCallback], ...] = (
@@ -70,6 +74,8 @@ def _of(kind: type[LandscapeCallback], settings: Mapping[str, Any]) -> dict[str,
 
 
 def _check(name: str) -> None:
+    if name == "budget":
+        known_arguments(HessianSpectrum, {name: None})  # says what it is called now
     takers = [kind.__name__ for kind in _CLASSES if name in accepted(kind)]
     if name == "start" or not takers:
         known = dict.fromkeys(["swa_start", *(each for kind in _CLASSES for each in accepted(kind) if each != "start")])

@@ -53,7 +53,7 @@ def take_spectrum(
         objective: The loss at the weights to measure.
         operator: Its Hessian.
         trace_tol: Relative standard error of the trace.
-        trace_max_matvecs: Most products for it.
+        trace_max_matvecs: Most products for it; 0 to read it off the density's probes.
         z: Scales of the effective dimensionality.
         shape: Probes and nodes that the row has room for.
         seed: Seed of everything drawn.
@@ -78,6 +78,9 @@ def take_spectrum(
         return _density_row(measured, objective.n_examples, z, shape)
 
     def whole_trace() -> dict[str, Any]:
+        if not trace_max_matvecs and found:
+            mean = found[0].density.expectation(lambda nodes: nodes)
+            return {"trace": mean.value * operator.shape[0], "trace_stderr": mean.stderr * operator.shape[0]}
         # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
         known = (found[0].top, found[0].bottom) if found else ()
         settled: dict[str, Any] = {"tol": trace_tol, "max_matvecs": trace_max_matvecs, "seed": seed}

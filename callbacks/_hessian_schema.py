@@ -11,11 +11,10 @@ from landscape.callbacks._hessian_layers import GAP_VARIABLES, LAYER_VARIABLES
 from landscape.record import Coordinate, Variable
 
 
-def hessian_variables(budgeted: bool, tracked: bool, layers: bool = False, gap: bool = False) -> list[Variable]:
+def hessian_variables(tracked: bool, layers: bool = False, gap: bool = False) -> list[Variable]:
     """Return the variables of the group.
 
     Args:
-        budgeted: Whether a time budget chooses what is measured, which is recorded then.
         tracked: Whether eigenpairs are followed from event to event, and how well.
         layers: Whether single layers are measured.
         gap: Whether the distance to the Gauss-Newton matrix is measured.
@@ -55,11 +54,6 @@ def hessian_variables(budgeted: bool, tracked: bool, layers: bool = False, gap: 
         over_examples("spectral_entropy"),
         Variable("n_matvecs", (), "i8", description="Hessian-vector products spent"),
     ]
-    if budgeted:
-        variables += [
-            Variable("n_probes", (), "i8", description="probes of the density that the time budget allowed"),
-            Variable("overhead", description="seconds of measurement a second of training, before this row"),
-        ]
     if tracked:
         variables += [
             Variable(

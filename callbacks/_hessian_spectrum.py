@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from landscape._batches import n_examples
-from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape._memory import budget_bytes
 from landscape.callbacks._arguments import counts, listed, one_of, positive
 from landscape.callbacks._axes import layer_labels
 from landscape.callbacks._base import LandscapeCallback
-from landscape.callbacks._budget import TimeBudget
+from landscape.callbacks._effort import Work
+from landscape.callbacks._hessian_forms import padded, spectrum_forms, spectrum_work
 from landscape.callbacks._hessian_layers import gap_row, layer_row
 from landscape.callbacks._hessian_rows import pyhessian_row, take_spectrum, tracked_row
 from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_variables
@@ -47,8 +45,6 @@ class HessianSpectrum(LandscapeCallback):
         trace_tol: Relative standard error of the trace to reach.
         trace_max_matvecs: Most products spent on the trace.
         z: Scales of the effective dimensionality N_eff(z), in units of the eigenvalues.
-        budget: Seconds of measurement allowed for a second of training, such as 0.05: events are then left out, and
-            probes of the density, until the measured overhead keeps below it. What was chosen is recorded.
         track: Follow the top eigenpairs from event to event to 1 %, in k + 2 products where the subspace turns slowly
             and up to k + 21 where it does not (`landscape.curvature.track`), and record how far it turned and the
             gradient's share in it; nothing else of the spectrum is measured then.
@@ -63,7 +59,7 @@ class HessianSpectrum(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, parameters, log, name.
+            seed, batches, parameters, log, name, overhead.
     """
 
     group = "hessian_spectrum"
@@ -82,7 +78,6 @@ class HessianSpectrum(LandscapeCallback):
         trace_max_matvecs: int = 60,
         z: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0),
         engine: str = "lanczos",
-        budget: float | None = None,
         track: bool = False,
         layers: bool = False,
         gap: bool = False,
@@ -95,7 +90,7 @@ class HessianSpectrum(LandscapeCallback):
         counts(1, k=k, k_bottom=k_bottom, probes=probes, steps=steps, max_matvecs=max_matvecs)
         counts(8, trace_max_matvecs=trace_max_matvecs)
         listed(z=z)
-        positive(tol=tol, trace_tol=trace_tol, budget=budget)
+        positive(tol=tol, trace_tol=trace_tol)
         one_of(_ENGINES, engine=engine)
         self.k, self.k_bottom, self.tol = k, k_bottom, tol
         self.probes, self.steps = probes, steps
@@ -103,15 +98,14 @@ class HessianSpectrum(LandscapeCallback):
         self.trace_tol, self.trace_max_matvecs = trace_tol, trace_max_matvecs
         self.z = tuple(z)
         self.engine = engine
-        if track and (engine != "lanczos" or budget is not None):
-            raise ValueError("track=True follows the eigenpairs by itself: leave engine and budget as they are")
+        if track and engine != "lanczos":
+            raise ValueError("track=True follows the eigenpairs by itself: leave engine as it is")
         if (layers or gap) and engine != "lanczos":
             raise ValueError(
                 f"engine={engine!r} knows neither layers nor gap; leave engine as it is, or both of them out"
             )
         if engine == "pyhessian" and self.measured.parameters is not None:
             raise ValueError("engine='pyhessian' measures all trainable parameters; leave engine or parameters out")
-        self.budget = budget
         self.track = track
         self.layers, self.gap = layers, gap
         budget_bytes(memory_budget, torch.device("cpu"))  # refuses what is none
@@ -121,9 +115,8 @@ class HessianSpectrum(LandscapeCallback):
         self._tracked: Tracked | None = None
         self._tracked_layout: ParameterLayout | None = None
         self._layer_names: tuple[str, ...] = ()
-        self._budget: TimeBudget | None = None
-        self._probes = probes
-        self._fixed_products: float = 0.0
+        self._room = {"top": k, "bottom": k_bottom}
+        self._shape = (probes, self._nodes)  # of the density in the file
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the measure."""
@@ -138,7 +131,6 @@ class HessianSpectrum(LandscapeCallback):
             "trace_max_matvecs",
             "z",
             "engine",
-            "budget",
             "track",
             "layers",
             "gap",
@@ -157,67 +149,24 @@ class HessianSpectrum(LandscapeCallback):
         settings = (self.k, self.k_bottom, self.probes, self._nodes, self.z)
         self._layer_names = layer_labels(module) if self.layers else ()
         coordinates = hessian_coordinates(*settings, self._layer_names)
-        variables = hessian_variables(self.budget is not None, self.track, self.layers, self.gap)
+        variables = hessian_variables(self.track, self.layers, self.gap)
         return {"variables": variables, "coordinates": coordinates}
 
     @property
     def _nodes(self) -> int:
         return max(self.max_matvecs, self.steps)
 
+    def forms(self) -> list[dict[str, Any]]:
+        """Return the forms: as asked; 2 probes, the trace to 10 %; one run of 10 products for all."""
+        return spectrum_forms(self.settings())
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        return spectrum_work(self.settings(), len(self._layer_names), _GAP_PROBES)
+
     def on_training_start(self, session: Session, trainer: Any, module: Any) -> None:
-        """Start the clock of the time budget, and forget what a former training was tracked by."""
+        """Forget what a former training was tracked by."""
         self._tracked = None
-        self._budget = None if self.budget is None else TimeBudget(self.budget)
-        traces = 1 + 2 * len(self._layer_names)
-        self._fixed_products = self.max_matvecs + traces * self.trace_max_matvecs + 2 * _GAP_PROBES * self.gap
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count what the training does in its time, then measure where the cadence says so."""
-        if self._budget is not None:
-            try:
-                examples = n_examples(batch)
-            except MeasurementError:
-                examples = 1  # uncounted: the first event is then expected to be dearer than it is
-            self._budget.saw(examples)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def _begun(self, trainer: Any) -> bool:
-        """Whether there is something to measure, and time for it: as many probes as the budget affords."""
-        if not super()._begun(trainer):
-            return False
-        if self._budget is None:
-            return True
-        examples = self._measured_examples(trainer)
-        counts = range(self.probes, 0, -1)
-        affordable = next((n for n in counts if self._budget.affords(self._work(n), examples)), 0)
-        if self._session is not None:
-            affordable = self._session.processes.first(affordable)  # clocks differ
-        self._probes = affordable or self._probes
-        return affordable > 0
-
-    def _work(self, probes: int) -> float:
-        """Products expected with that many probes: those of the last event, or the most of the first."""
-        return self._fixed_products + (probes - 1) * self.steps
-
-    def _measured_examples(self, trainer: Any) -> int:
-        where = (trainer, trainer.lightning_module, self.measured, self.batches)
-        if self._session is None:
-            return 1
-        try:
-            with self._session.processes.together():
-                return self._session.objectives(*where)[0].n_examples
-        except Exception:
-            return 1  # the event itself will fail, and say why
-
-    def _record(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if self._budget is None:
-            return super()._record(*args, **kwargs)
-        started = time.perf_counter()
-        measured = super()._record(*args, **kwargs)
-        products = measured.get("n_matvecs", self._work(self._probes))
-        self._budget.charge(time.perf_counter() - started, products)
-        self._fixed_products = max(products - (self._probes - 1) * self.steps, 1)
-        return measured
 
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the spectrum at the present weights."""
@@ -245,10 +194,7 @@ class HessianSpectrum(LandscapeCallback):
             parts.take("layers", lambda: layer_row(operator, self._layer_names, *settings))
         if self.gap:
             parts.take("gap", gap)
-        row = parts.result() | {"n_matvecs": operator.n_matvecs + others}
-        if self._budget is not None:
-            row |= {"n_probes": self._probes, "overhead": self._budget.overhead}
-        return row
+        return padded(parts.result(), self._room) | {"n_matvecs": operator.n_matvecs + others}
 
     def _tracked_row(self, objective: Objective, operator: SymmetricOperator) -> dict[str, Any]:
         # Vectors of other parameters are no start, and no subspace to turn from.
@@ -268,13 +214,13 @@ class HessianSpectrum(LandscapeCallback):
             k_bottom=self.k_bottom,
             tol=self.tol,
             seed=self.seed,
-            probes=self._probes,
+            probes=self.probes,
             steps=self.steps,
             max_matvecs=self.max_matvecs,
             trace_tol=self.trace_tol,
             trace_max_matvecs=self.trace_max_matvecs,
             z=self.z,
-            shape=(self.probes, self._nodes),
+            shape=self._shape,
             memory_budget=memory_budget,
         )
 

@@ -12,6 +12,7 @@ from landscape._selection import modules
 from landscape.callbacks._arguments import at_least, counts, one_of, positive
 from landscape.callbacks._axes import layer_labels, on_axis
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._effort import Work
 from landscape.callbacks._parts import Parts
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
@@ -38,6 +39,10 @@ _LAYERS = [
 ]
 
 
+_TUNING = 60  # gradients spent on the step size
+_DRAWS = 50  # of a chain in the smallest form
+
+
 class LearningCoefficient(LandscapeCallback):
     """The local learning coefficient at the present weights, with the diagnostics of its chains.
 
@@ -56,7 +61,7 @@ class LearningCoefficient(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, parameters, log, name.
+            seed, batches, parameters, log, name, overhead.
     """
 
     group = "learning_coefficient"
@@ -86,6 +91,7 @@ class LearningCoefficient(LandscapeCallback):
             positive(step_size=step_size)
         self.chains, self.draws, self.gamma = chains, draws, gamma
         self.method, self.step_size, self.n, self.layers = method, step_size, n, layers
+        self._room = draws
         self._layer_names: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -96,6 +102,19 @@ class LearningCoefficient(LandscapeCallback):
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
         return ("learning_coefficient", "learning_coefficient_stderr", "rhat")
+
+    def forms(self) -> list[dict[str, Any]]:
+        """Return the forms: as asked; without layers; chains of 50 draws."""
+        fewer: dict[str, Any] = {"layers": False} if self.layers else {}
+        return [{}, fewer, fewer | ({"draws": _DRAWS} if self.draws > _DRAWS else {})]
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        chains = 1 + (len(self._layer_names) if self.layers else 0)
+        steps = chains * self.chains * 1.5 * self.draws
+        full = self.method == "mala"
+        own = Work(gradients=steps, vectors=4) if full else Work(batch_gradients=steps, vectors=4)
+        return own + Work(batch_gradients=chains * _TUNING)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -134,10 +153,19 @@ class LearningCoefficient(LandscapeCallback):
         row |= {
             "step_size": found.step_size,
             "by_chain": found.chains,
-            "excess_loss": found.trace,
+            "excess_loss": self._placed(found.trace),
             "flag": _flags(found),
         }
         return row
+
+    def _placed(self, trace: np.ndarray) -> np.ndarray:
+        """Put the draws of shorter chains at their numbers on the axis that the group was declared with."""
+        if self.draws == self._room:
+            return trace
+        placed = np.full((len(trace), self._room + self._room // 2), np.nan)
+        first = self._room // 2 - self.draws // 2
+        placed[:, first : first + trace.shape[1]] = trace
+        return placed
 
     def _coefficient(self, objective: Objective, parameters: list[str] | None = None) -> LocalLearningCoefficient:
         return learning_coefficient(

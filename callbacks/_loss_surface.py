@@ -16,6 +16,7 @@ from landscape._layout import ParameterLayout
 from landscape.callbacks._arguments import counts, listed, one_of, positive
 from landscape.callbacks._axes import flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._effort import Work
 from landscape.callbacks._weights_file import load_weights
 from landscape.objective import Objective
 from landscape.record import Coordinate, Run, Variable, open_run
@@ -62,7 +63,7 @@ class LossSurface(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch instead.
         every_n_steps: Measure after every n-th optimizer step instead, with every_n_epochs too: at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, log, name.
+            seed, batches, log, name, overhead.
     """
 
     group = "loss_surface"
@@ -113,6 +114,12 @@ class LossSurface(LandscapeCallback):
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
         return ("surface_max_train_loss",)
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        grid = Work(**{"both" if self.held_out else "evaluations": float(self.points**self.dimensions)}, vectors=5)
+        products = 40.0 if self.directions == "hessian" else 0.0
+        return grid + Work(evaluations=self.trajectory, products=products)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""

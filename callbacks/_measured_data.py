@@ -107,6 +107,11 @@ class MeasuredData:
             return [validation]
         return [trainer.train_dataloader, validation]
 
+    @property
+    def waiting(self) -> bool:
+        """Whether batches that pass are kept aside now."""
+        return self._passing.waiting
+
     def offer(self, trainer: Any, batch: Any, batch_index: int) -> None:
         """Show a batch that the training step is about to receive."""
         self._passing.offer(batch, (trainer.current_epoch, batch_index))
@@ -178,6 +183,20 @@ class MeasuredData:
         if self.processes.size > 1 and len(set(self.processes.gather(_batches.fingerprint(held)))) > 1:
             return self.processes.first(list(held))
         return held
+
+
+def fewer_batches(batches: Sequence[Any], examples: int) -> list[Any]:
+    """Return the first of some batches that hold a number of examples together; all where they are not counted."""
+    total, chosen = 0, []
+    for batch in batches:
+        if total >= examples:
+            break
+        chosen.append(batch)
+        try:
+            total += _batches.n_examples(batch)
+        except MeasurementError:
+            return list(batches)
+    return chosen
 
 
 def _read(loaders: Any, measured: Measured, **order: Any) -> DrawnBatches:

@@ -15,6 +15,7 @@ from landscape._layout import ParameterLayout
 from landscape.callbacks._arguments import counts, positive
 from landscape.callbacks._axes import flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._effort import Work
 from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
 from landscape.callbacks._session import Session
 from landscape.callbacks._weights_file import load_weights
@@ -23,6 +24,8 @@ from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
 
 _PATHS = ("linear", "bezier")
+_STEPS = (500, 250, 125, 60)  # steps of the curve in smaller forms
+_LEAST_STEPS, _POINTS = 30, 7  # steps of the curve, and points on each path in the smallest form
 
 
 class ModeConnectivity(LandscapeCallback):
@@ -58,7 +61,7 @@ class ModeConnectivity(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch instead.
         every_n_steps: Measure after every n-th optimizer step instead, with every_n_epochs too: at both.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, log, name.
+            seed, batches, log, name, overhead.
     """
 
     group = "mode_connectivity"
@@ -93,6 +96,7 @@ class ModeConnectivity(LandscapeCallback):
         self.curve_steps = curve_steps
         self.curve_learning_rate = curve_learning_rate
         self.progress = progress
+        self._room = points
         self._anchor: dict[str, torch.Tensor] | None = None
         self._layout: ParameterLayout | None = None
 
@@ -110,6 +114,17 @@ class ModeConnectivity(LandscapeCallback):
         """Return the training-loss barriers by the first definition."""
         barriers = np.asarray(measured.get("barrier_train_loss", np.full((len(_PATHS), 1), np.nan)))
         return {f"{path}_barrier": barriers[i, 0] for i, path in enumerate(_PATHS)}
+
+    def forms(self) -> list[dict[str, Any]]:
+        """Return the forms: as asked; 500, 250, 125 and 60 steps of the curve; 30 steps and 7 points on each path."""
+        fewer = [{"curve_steps": steps} for steps in _STEPS if steps < self.curve_steps]
+        least: dict[str, Any] = {"points": _POINTS} if self.points > _POINTS else {}
+        least |= {"curve_steps": _LEAST_STEPS} if self.curve_steps > _LEAST_STEPS else {}
+        return [{}, *fewer, least]
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        return Work(batch_gradients=1.2 * self.curve_steps, both=2.0 * self.points, vectors=7)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -223,7 +238,9 @@ class ModeConnectivity(LandscapeCallback):
             seed=self.seed,
             progress=self.progress,
         )
-        t = np.linspace(0.0, 1.0, self.points)
+        t = np.linspace(0.0, 1.0, self._room)
+        chosen = np.unique(np.linspace(0, self._room - 1, self.points).round().astype(int))
+        t = t[chosen]
         row: dict[str, Any] = {
             "end_a": _stored(start),
             "control": _stored(bezier.points[1]),
@@ -237,7 +254,7 @@ class ModeConnectivity(LandscapeCallback):
         if held_out is not None:
             profiles["held_out"] = [profile(curve, held_out, t) for curve in (line, bezier)]
         for data, measured in profiles.items():
-            row |= _columns(data, measured)
+            row |= _columns(data, measured, chosen, self._room)
         declared = self._layout or objective.layout.plain()
         return without_vectors(row, ("end_a", "control", "end_b"), objective.layout, declared)
 
@@ -266,11 +283,13 @@ def _by_name(anchor: dict[str, torch.Tensor], layout: ParameterLayout, since: in
     return torch.cat([anchor[name].reshape(-1) for name in layout.names])
 
 
-def _columns(data: str, profiles: list[PathProfile]) -> dict[str, Any]:
+def _columns(data: str, profiles: list[PathProfile], chosen: np.ndarray, points: int) -> dict[str, Any]:
+    """Return the columns of one set of examples; points of the axis that were not measured are NaN."""
     columns: dict[str, Any] = {}
     measured = [{(each.which, each.definition): each for each in barriers(profile)} for profile in profiles]
     for kind in ("loss", "error"):
-        columns[f"curve_{data}_{kind}"] = np.stack([getattr(profile, kind) for profile in profiles])
+        columns[f"curve_{data}_{kind}"] = curves = np.full((len(profiles), points), np.nan)
+        curves[:, chosen] = np.stack([getattr(profile, kind) for profile in profiles])
         found = [[path[kind, definition] for definition in DEFINITIONS] for path in measured]
         columns[f"barrier_{data}_{kind}"] = [[each.value for each in path] for path in found]
         columns[f"barrier_{data}_{kind}_stderr"] = [[each.stderr for each in path] for path in found]

@@ -13,7 +13,8 @@ from torch import nn
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._failing import failed_status, sentence
 from landscape.callbacks._provenance import plain, versions
-from landscape.callbacks._session import derivatives, evaluate, losses, trainable_columns
+from landscape.callbacks._session import derivatives, evaluate, losses
+from landscape.callbacks._trained import trainable_columns
 from landscape.objective import Objective
 from landscape.record import STATUS, GroupSchema, Recorder
 

@@ -13,11 +13,13 @@ from landscape.callbacks._logging import ScalarLog
 from landscape.callbacks._processes import processes_of
 from landscape.callbacks._provenance import plain
 from landscape.callbacks._resuming import Resumable, find_former, run_path
+from landscape.callbacks._scheduled import Scheduled
+from landscape.callbacks._scheduler import Scheduler
 from landscape.callbacks._session import Measured, Session, session_of
 from landscape.record import GroupSchema
 
 
-class Recording(Resumable):
+class Recording(Scheduled, Resumable):
     """The part of a callback that prepares its recording.
 
     Attributes:
@@ -27,17 +29,14 @@ class Recording(Resumable):
 
     group: str = ""
     description: str = ""
-    weights: str
     on_error: str
-    measured: Measured
-    batches: list[Any] | None
     _failures: Failures
     _logged: ScalarLog | None
     _last_step: int
     _seen_step: int
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, overhead: str | float | None = None) -> None:
+        super().__init__(overhead)
         self.former_run: dict[str, Any] = {}
         self._group = ""
         self._session: Session | None = None
@@ -45,6 +44,7 @@ class Recording(Resumable):
         self._seen_step = 0
         self._pending = False
         self._described = False
+        self._described_data: Measured | None = None
 
     @abc.abstractmethod
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
@@ -72,12 +72,14 @@ class Recording(Resumable):
     def _start(self, trainer: Any, module: Any, former: dict[str, Any]) -> None:
         self._pending = False
         self._group = self._wanted_group()
+        began = Scheduler.now()
         with self._failures.passing("prepare the recording"):
             processes = processes_of(trainer)
             with processes.together():
                 session = self._open(trainer, module, former, processes)
             if self._declared(session, trainer, module):
                 self._session = session  # in all processes, or in none
+                session.scheduler.join(self, trainer, Scheduler.now() - began)  # type: ignore[arg-type]
         if self._logged is not None:
             prefix = "" if self._group == self.group else f"{self._group}/"
             with self._failures.passing("keep missing values from callbacks that monitor its scalars"):
@@ -111,9 +113,10 @@ class Recording(Resumable):
     def _declare(self, session: Session, trainer: Any, module: Any) -> None:
         declared = self.schema(trainer, module)
         own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
-        known = self._provenance(session, trainer, module)
-        self._described = "held_out" in known
-        own |= declared.pop("attributes", {}) | known
+        # How many examples fit the overhead is known at the first event.
+        known = self._provenance(session, trainer, module) if self.share is None else {}
+        self._described, self._described_data = "held_out" in known, self.measured
+        own |= declared.pop("attributes", {}) | known | {"overhead": self.share}
         session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
         self.on_training_start(session, trainer, module)
         self.former_run = {"path": str(session.path), "run_id": session.run_id}
@@ -135,6 +138,8 @@ class Recording(Resumable):
         """Write what is buffered."""
         if stage == "fit":
             self._fix_key(False)
+            if self._session is not None:
+                self._session.scheduler.finish(trainer)
             self._close()
 
     def _close(self) -> None:

@@ -40,13 +40,13 @@ class RunningAverage:
     Attributes:
         mean: The mean.
         layout: Names and shapes of the parameters in it; None before the first weights.
-        fresh: Batch-normalisation statistics of the mean by name.
+        fresh: Batch-normalisation statistics of the mean by name; None where they were not recomputed.
     """
 
     def __init__(self) -> None:
         self.mean = RunningMean()
         self.layout: ParameterLayout | None = None
-        self.fresh: dict[str, torch.Tensor] = {}
+        self.fresh: dict[str, torch.Tensor] | None = {}
 
     def take_up(self, state: ModuleState, states: States, kept: np.ndarray) -> None:
         """Average the stored weights of a resumed run, back to where other parameters trained.
@@ -65,7 +65,27 @@ class RunningAverage:
         last = int(kept[-1])
         self.layout = states.layout(last).parameters
         if states.layout(last).parts["buffer"].layout == state.buffer_layout:
-            self.fresh = state.statistics(states.read(last, "swa_buffers").rows["swa_buffers"][0])
+            stored = states.read(last, "swa_buffers").rows["swa_buffers"][0]
+            self.fresh = None if np.isnan(stored).any() else state.statistics(stored)
+
+    def add(self, state: ModuleState, weights: torch.Tensor) -> int:
+        """Add weights to the mean without evaluating it.
+
+        Args:
+            state: The module's state.
+            weights: The weights, shape (P,).
+
+        Returns:
+            Snapshots in the mean.
+        """
+        self.mean, self.layout = self._with(state.layout, weights), state.layout
+        self.fresh = None if state.buffer_layout.names else {}
+        return self.mean.count
+
+    def _with(self, layout: ParameterLayout, weights: torch.Tensor) -> RunningMean:
+        running = copy.deepcopy(self.mean) if layout == self.layout else RunningMean()
+        running.update(weights)
+        return running
 
     def row(
         self, objective: Objective, held_out: Objective | None, layout: ParameterLayout, weights: torch.Tensor
@@ -81,8 +101,7 @@ class RunningAverage:
         Returns:
             The values of `mean_variables`.
         """
-        running = copy.deepcopy(self.mean) if layout == self.layout else RunningMean()
-        running.update(weights)
+        running = self._with(layout, weights)
         mean = running.value.to(objective.device, objective.dtype)
         fresh = recompute_batchnorm(objective, mean)
         train = objective.evaluate(mean, fresh)

@@ -15,12 +15,13 @@ from torch.nn.parameter import is_lazy
 
 from landscape._batches import DrawnBatches
 from landscape._distributed import ALONE, Processes
-from landscape._errors import FileError, MeasurementError
-from landscape._layout import ParameterLayout
+from landscape._errors import FileError
 from landscape.callbacks import _data
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._measured_data import PASSED, AwaitedError, Measured, MeasuredData
 from landscape.callbacks._provenance import provenance
+from landscape.callbacks._scheduler import Scheduler
+from landscape.callbacks._trained import require_registered, trainable_layout
 from landscape.isolation import isolated
 from landscape.objective import Evaluation, Objective
 from landscape.record import GroupSchema, Recorder
@@ -38,6 +39,7 @@ class Session:
         self._last_step = -1
         self.groups: dict[str, int] = {}
         self.data = MeasuredData()
+        self.scheduler = Scheduler()
         self._objectives: dict[Any, tuple[Objective, Objective | None]] = {}
         self._evaluations: dict[Any, tuple[list[float], Evaluation, Evaluation]] = {}
 
@@ -136,6 +138,7 @@ class Session:
         self._objectives.clear()
         self._evaluations.clear()
         self.data.release()
+        self.scheduler.release()
         if self.recorder is not None:
             self.recorder.close()
 
@@ -165,6 +168,8 @@ class Session:
                     noise_seed=measured.noise_seed,
                     parameters=measured.parameters,
                 )
+                for other, _ in self._objectives.values():
+                    objective.share_verdicts(other)
                 self._objectives[key] = (objective, self._held_out(objective, held))
         return self._objectives[key]
 
@@ -243,35 +248,6 @@ def losses(train: Evaluation, held: Evaluation) -> dict[str, float]:
 def _has_passed(attributes: Mapping[str, Any]) -> bool:
     measured = attributes.get("measured")
     return isinstance(measured, dict) and measured.get("source") == PASSED
-
-
-def require_registered(trainer: Any, module: torch.nn.Module) -> None:
-    """Refuse a training whose optimizers move tensors that are no parameters of the module.
-
-    Raises:
-        MeasurementError: There is one: weights, gradient and curvature would lack it.
-    """
-    own = {id(parameter) for parameter in module.parameters()}
-    for optimizer in trainer.optimizers:
-        for tensor in (t for group in optimizer.param_groups for t in group["params"]):
-            if id(tensor) not in own:
-                raise MeasurementError(
-                    f"the optimizer trains a tensor of shape {tuple(tensor.shape)} that is no registered parameter of "
-                    f"{type(module).__name__} (it is held in a list, a dict or a variable), so weights and curvature "
-                    "would lack it; register it, for example in an nn.ParameterList"
-                )
-
-
-def trainable_layout(module: torch.nn.Module) -> ParameterLayout:
-    """Return the parameters that train now by their plain names; lazy ones have no shape yet and are left out."""
-    named = module.named_parameters()
-    return ParameterLayout.of([(n, p) for n, p in named if p.requires_grad and not is_lazy(p)]).plain()
-
-
-def trainable_columns(module: torch.nn.Module) -> dict[str, Any]:
-    """Return the columns of a row that say which parameters train: their number, and a fingerprint."""
-    layout = trainable_layout(module)
-    return {"n_parameters": layout.total, "trainable": layout.fingerprint}
 
 
 def _sums(module: torch.nn.Module) -> list[float]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from landscape.callbacks._arguments import counts, listed, positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._effort import Work
+from landscape.callbacks._sharpness_forms import sharpness_forms, sharpness_work
 from landscape.callbacks._sharpness_measures import Recorded, read
 from landscape.curvature import SymmetricOperator, hessian
 from landscape.objective import Objective
@@ -40,7 +42,7 @@ class Sharpness(LandscapeCallback):
             a ladder, recorded along a dimension of its own. `normalise_logits` among the settings measures the loss of
             scores brought to one scale. By default gradient_norm, sam, average_case and worst_case.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, weights, noise_seed,
-            seed, batches, parameters, log, name.
+            seed, batches, parameters, log, name, overhead.
     """
 
     group = "sharpness"
@@ -91,6 +93,14 @@ class Sharpness(LandscapeCallback):
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars; a ladder has none."""
         return tuple(name for recorded in self._recorded for name in recorded.scalars())
+
+    def forms(self) -> list[dict[str, Any]]:
+        """Return the forms: as asked; 10 draws; 4 draws and 5 ascent steps."""
+        return sharpness_forms(self._recorded)
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        return sharpness_work(self._recorded)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""

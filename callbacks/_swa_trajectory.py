@@ -21,6 +21,7 @@ from landscape.callbacks._components_rows import (
     components_variables,
     event_row,
 )
+from landscape.callbacks._effort import Work
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._resuming import find_former, run_path
 from landscape.callbacks._running_average import MEAN_SCALARS, RunningAverage, mean_variables
@@ -65,7 +66,7 @@ class SWATrajectory(LandscapeCallback):
         evaluate: False records the weights alone: no loss of the iterate, no mean (so no callback with weights="swa"),
             no measurement batches. It then costs little more than writing the file.
         **common: Arguments of `LandscapeCallback`: examples, batch_size, path, on_error, mode, noise_seed, seed,
-            batches, log, name.
+            batches, log, name, overhead.
     """
 
     group = "swa_trajectory"
@@ -111,8 +112,9 @@ class SWATrajectory(LandscapeCallback):
 
     @property
     def average(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
-        """The running mean as a flat vector, with the batch-normalisation statistics that belong to it."""
-        return (self._average.mean.value, self._average.fresh) if self._average.mean.count else None
+        """The running mean as a flat vector, with its batch-normalisation statistics; None while these are unknown."""
+        known = self._average.mean.count and self._average.fresh is not None
+        return (self._average.mean.value, self._average.fresh or {}) if known else None
 
     @property
     def average_layout(self) -> ParameterLayout | None:
@@ -126,6 +128,14 @@ class SWATrajectory(LandscapeCallback):
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
         return tuple(name for name, _ in MEAN_SCALARS) if self.evaluate else ()
+
+    def lean(self) -> dict[str, Any] | None:
+        """Return the changes that record the weights alone, and take them into the mean without its loss."""
+        return {"evaluate": False} if self.averages else None
+
+    def work(self) -> Work:
+        """Return the expected work of one event: the mean's loss, and its batch-normalisation statistics."""
+        return Work(both=1.0, evaluations=1.0, vectors=6) if self.evaluate else Work(vectors=4)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -216,7 +226,7 @@ class SWATrajectory(LandscapeCallback):
             try:
                 with session.processes.together():
                     measured |= super()._measure(session, trainer, module, row)
-                vectors |= {"swa_buffers": state.buffers(self._average.fresh)} if kept else {}
+                vectors |= {"swa_buffers": state.buffers(self._average.fresh or {})} if kept else {}
             except Exception as error:
                 if self.on_error == "raise" or problem is not None:
                     raise
@@ -227,6 +237,8 @@ class SWATrajectory(LandscapeCallback):
                 )
         if problem is not None:
             raise MeasurementError(problem)
+        if kept and self.averages and not self.evaluate:
+            measured["n_averaged"] = self._average.add(state, stored)
         if kept:
             number, own = self._layouts.row(session, state, vectors, row["step"])
             measured |= {"layout": number} | own

@@ -22,6 +22,7 @@ __getattr__, __dir__, _lazy_names = _lazy.attach(
     ],
     submod_attrs={
         "_errors": ["FileError", "LandscapeError", "MeasurementError"],
+        "callbacks._plan": ["plan"],
         "objective": ["Objective"],
         "record": ["open_run"],
     },
@@ -42,6 +43,7 @@ __all__ = [
     "curvature",
     "description",
     "open_run",
+    "plan",
     "record",
     "sharpness",
     "surface",

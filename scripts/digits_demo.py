@@ -112,7 +112,7 @@ def train_showcase(path: str, other: str, epochs: int) -> None:
     from landscape.callbacks import default_callbacks
 
     data = {"path": path, "examples": None, "batch_size": 1400, "on_error": "raise"}
-    callbacks = default_callbacks(every_n_epochs=4, swa_start=0.5, **data)
+    callbacks = default_callbacks(every_n_epochs=4, swa_start=0.5, overhead=None, **data)
     callbacks[-1].other = other
     _fit(callbacks, 100, SEEDS[0], epochs, batch_size=BATCH_SIZES[0], label_noise=LABEL_NOISE[1], decay_from=1.0)
 

@@ -16,6 +16,7 @@ _SUBCOMMANDS = {
     "demo": "Train small networks on real data and draw the project's figures.",
     "describe": "Measure how many bits describe the labels of a data set, given a model that learns them.",
     "measure": "Measure saved checkpoints as the callbacks measure a training.",
+    "plan": "Say what the callbacks would cost in a training.",
     "plot": "Draw a figure from run files.",
     "repair": "Say what a killed training has left in a run file, and write a clean copy.",
     "report": "Write one HTML page about run files.",

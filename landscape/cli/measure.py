@@ -25,7 +25,7 @@ _MEASURES: dict[str, type[LandscapeCallback]] = {
     "bits": Compressibility,
     "learning-coefficient": LearningCoefficient,
 }
-_OF_TRAININGS = ("every_n_epochs", "every_n_steps", "budget", "common")  # settings that say when, not what
+_OF_TRAININGS = ("every_n_epochs", "every_n_steps", "overhead", "common")  # settings that say when, not what
 _EXAMPLE = (
     "\b\nExample:\n"
     "  landscape measure epoch=*.ckpt --model project.net:LitNet --data project.data:DigitsData --out measured.h5\n"

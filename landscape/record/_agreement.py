@@ -38,7 +38,7 @@ def _changed_setting(found: GroupSchema, wanted: GroupSchema) -> str | None:
 
 
 def _comparable(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the evidence of checks, whose digits depend on the weights at which the training began or went on."""
+    """Leave out what may differ: the allowed overhead, and the evidence of checks, whose digits depend on weights."""
     kept = {name: value for name, value in attributes.items() if name not in _EVIDENCE}
     for name in _DATA:
         if isinstance(kept.get(name), dict):
@@ -47,4 +47,4 @@ def _comparable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 _DATA = ("measured", "held_out")
-_EVIDENCE = frozenset({"weighting_evidence", "derivatives"})
+_EVIDENCE = frozenset({"weighting_evidence", "derivatives", "overhead"})

@@ -133,7 +133,13 @@ COMMON: tuple[Variable, ...] = (
     Variable("held_out_error", (), "f8", "1", "fraction of wrong labels on the measured held-out examples"),
     Variable("n_parameters", (), "i8", "1", "number of parameters that trained when the row was measured"),
     Variable("trainable", (), "S12", "1", "fingerprint of their names and shapes; it changes when others train"),
+    Variable("measured_examples", (), "i8", "1", "number of training examples that the row was measured on"),
     Variable("wall_seconds", (), "f8", "s", "time that the measurement took"),
+    Variable(
+        "overhead", (), "f8", "1", "seconds of measurement by seconds of training so far, where overhead= is given"
+    ),
+    Variable("reduced", (), "S128", "1", "settings that were lowered for this row to keep the overhead"),
+    Variable("left_out", (), "i8", "1", "events left out since the row before to keep the overhead"),
     Variable(
         "status",
         (),
@@ -146,7 +152,7 @@ COMMON: tuple[Variable, ...] = (
 )
 """The variables that every row of every group has; `step` is also the coordinate of the event dimension.
 
-Files of older versions lack `n_parameters` and `trainable`: they read as missing, and rows go on without them."""
+Files of older versions lack some of them: these read as missing, and rows go on without them."""
 
 _COMMON_NAMES = frozenset(variable.name for variable in COMMON)
 

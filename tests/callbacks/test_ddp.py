@@ -59,11 +59,11 @@ if __name__ == "__main__":
         from landscape.callbacks import HessianSpectrum, LossSurface, Sharpness, SWATrajectory, default_callbacks
 
         path = f"{folder}/{mode}.h5"
-        callbacks = default_callbacks(path=path, on_error="raise" if mode == "on" else "warn", log=True)
+        callbacks = default_callbacks(overhead=None, path=path, on_error="raise" if mode == "on" else "warn", log=True)
         if mode == "on":
-            # Nobody knows how many events a budget allows; that all processes keep to the same is what counts.
+            # Nobody knows how many events an overhead allows; that all processes keep to the same is what counts.
             callbacks += [
-                HessianSpectrum(k=2, every_n_steps=1, budget=20.0, path=path, on_error="raise", name="budgeted"),
+                HessianSpectrum(k=2, every_n_steps=1, overhead=20.0, path=path, on_error="raise", name="budgeted"),
                 HessianSpectrum(k=2, weights="swa", path=path, on_error="raise"),
                 HessianSpectrum(k=2, track=True, path=path, on_error="raise", name="tracked"),
             ]

@@ -18,7 +18,7 @@ def quick(callbacks):
 
 
 def test_everything_is_recorded(tmp_path):
-    trainer = fit(tmp_path, *quick(default_callbacks(examples=24, on_error="raise")), max_epochs=4)
+    trainer = fit(tmp_path, *quick(default_callbacks(overhead=None, examples=24, on_error="raise")), max_epochs=4)
     run = run_of(trainer)
     steps = {group: run.dataset(group)["step"].values.tolist() for group in run.groups}
     every = [3, 6, 9, 12]
@@ -90,14 +90,15 @@ def test_any_plain_module(tmp_path):
 
 
 def test_an_argument_reaches_the_callback_that_takes_it():
-    spectrum, sharpness, _, compressibility, _ = default_callbacks(budget=1.0, k=3, tolerances=(0.1,), rho_sam=0.2)
-    assert (spectrum.budget, spectrum.k, sharpness.rho_sam, compressibility.tolerances) == (1.0, 3, 0.2, (0.1,))
+    spectrum, sharpness, _, compressibility, _ = default_callbacks(z=(1.0,), k=3, tolerances=(0.1,), rho_sam=0.2)
+    assert (spectrum.z, spectrum.k, sharpness.rho_sam, compressibility.tolerances) == ((1.0,), 3, 0.2, (0.1,))
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("budgte", "default_callbacks has no argument 'budgte'; did you mean budget?"),
+        ("overhaed", "default_callbacks has no argument 'overhaed'; did you mean overhead?"),
+        ("budget", "overhead="),
         ("start", "default_callbacks has no argument 'start'; did you mean swa_start?"),
         ("steps", "steps is an argument of HessianSpectrum and of Sharpness, with another meaning in each"),
     ],

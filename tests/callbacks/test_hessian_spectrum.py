@@ -214,8 +214,6 @@ def test_pyhessian_knows_neither_layers_nor_gap():
 
 def test_tracking_goes_by_itself():
     with pytest.raises(ValueError, match="track=True"):
-        HessianSpectrum(track=True, budget=0.1)
-    with pytest.raises(ValueError, match="track=True"):
         HessianSpectrum(track=True, engine="pyhessian")
 
 

@@ -79,9 +79,9 @@ def check(tmp_path, callbacks, failing=None, **options):
     return trainer
 
 
-@pytest.mark.parametrize("namespace", NAMESPACES)
-def test_default_callbacks_in_both_namespaces(tmp_path, namespace):
-    callbacks = default_callbacks(examples=24)
+@pytest.mark.parametrize(("namespace", "overhead"), list(zip(NAMESPACES, (None, "10%"), strict=True)))
+def test_default_callbacks_in_both_namespaces(tmp_path, namespace, overhead):
+    callbacks = default_callbacks(overhead=overhead, examples=24)
     callbacks[-1].curve_steps = 5
     trainer = check(tmp_path, callbacks, namespace=namespace)
     run = open_run(f"{trainer.log_dir}/landscape.h5")

@@ -163,7 +163,7 @@ def test_plain_state_dicts_are_numbered(runner, folder, tmp_path):
         (["last.ckpt", "--out", "out.h5", "--set", "bits"], 2, "MEASURE.NAME=VALUE"),
         (["last.ckpt", "--out", "out.h5", "--set", "bits.k=3"], 2, "bits has no setting 'k'"),
         (["last.ckpt", "--out", "out.h5", "--set", "spectrum.k=0"], 2, "k"),
-        (["last.ckpt", "--out", "out.h5", "--set", "spectrum.budget=0.1"], 2, "no setting 'budget'"),
+        (["last.ckpt", "--out", "out.h5", "--set", "spectrum.overhead=0.1"], 2, "no setting 'overhead'"),
         (["last.ckpt", "--out", "out.h5", "--measure", "bits", "--set", "spectrum.k=1"], 2, "not among"),
     ],
 )

@@ -26,7 +26,7 @@ class Wraps(Learns):
 
 def defaults(**common: Any) -> list[Any]:
     """Return default_callbacks() after the second epoch, with a short training of the curve between the epochs."""
-    callbacks = default_callbacks(every_n_epochs=2, **common)
+    callbacks = default_callbacks(every_n_epochs=2, overhead=None, **common)
     callbacks[-1].curve_steps, callbacks[-1].progress = 5, False
     return callbacks
 

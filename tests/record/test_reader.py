@@ -130,7 +130,11 @@ def test_table_joins_the_groups_on_the_step(two_groups, read):
     assert list(table.columns) == [
         *common.split(),
         "trainable",
+        "measured_examples",
         "wall_seconds",
+        "overhead",
+        "reduced",
+        "left_out",
         "status",
         "reason",
         *spectrum,
