@@ -60,10 +60,10 @@ class LandscapeCallback(Recording, CallbackBase):
             measurement, so patience counts measurements. Between measurements, and after a failed one,
             callback_metrics holds the last good value.
         name: Name of the group in the file; by default the measure's, with `_swa` where the mean is measured.
-        overhead: Share of the training's own time that the measurements may take, such as "10%" or 0.1. Callbacks with
-            equal shares and one file share it. What does not fit is given up in this order: probes and draws; events,
-            down to ten; examples, halved down to 128; more events; at last the smallest form of the measure. The first
-            event and the last are always measured. Each row says what was lowered. None keeps the cadence as asked.
+        overhead: Share of the training's own time that the measurements may take, such as "10%" or 0.1; None keeps the
+            cadence. Callbacks with equal shares and one file share it. First probes and draws are given up, then events
+            down to ten, then examples, then further events. At last the measure takes its smallest form. The first
+            event and the last are always measured. Each row says what was lowered; docs/overhead.md has the details.
     """
 
     default_every_n_epochs: int | None = None

@@ -27,7 +27,8 @@ def share_of(overhead: str | float | None) -> float | None:
             share = float(text.removesuffix("%")) / 100 if text.endswith("%") else float("nan")
         except ValueError:
             share = float("nan")
-    if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 < share < float("inf"):
+    number = isinstance(share, numbers.Real) and not isinstance(share, bool)
+    if not number or not 0 < float(share) < float("inf"):
         raise ValueError(
             f"overhead is {overhead!r}; give a share of the training's time as '10%' or 0.1, or None for no limit"
         )

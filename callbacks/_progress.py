@@ -32,7 +32,8 @@ def waiting(trainer: Any, name: str, seconds: float) -> Iterator[None]:
         yield
         return
     text = f"measuring {name}" + ("" if math.isnan(seconds) else f", about {duration(seconds)}")
-    rich, line, task = getattr(bar, "progress", None), None, None
+    rich: Any = getattr(bar, "progress", None)
+    line, task = None, None
     with contextlib.suppress(Exception):  # a picture is never worth a training
         if hasattr(rich, "add_task") and hasattr(rich, "remove_task"):
             task = rich.add_task(text, total=1)

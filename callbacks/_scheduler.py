@@ -139,16 +139,17 @@ class Scheduler:
         if id(callback) not in self._members:
             yield Effort()
             return
-        settle(module.device)
         member = self._members[id(callback)][1]
         pot = None if callback.share is None else self._pots[callback.share]
         effort: Effort | None = Effort(seconds=member.cost(member.forms[0], None) or math.nan)
         if pot is not None:
-            effort = self._decided(callback, member, pot, trainer, module, epoch_over, last)
+            with callback._failures.passing("plan the event"):
+                effort = self._decided(callback, member, pot, trainer, module, epoch_over, last)
         if effort is None:
             member.left_out += 1
             yield None
             return
+        settle(module.device)
         if pot is not None and not effort.lean:
             effort = self._prepared(pot, callback, effort, trainer, module)
 
@@ -189,7 +190,7 @@ class Scheduler:
         now = self._now(fit, last)
         effort = callback._session.processes.first(pot.decide(member, now, final))
         member.closed = final and effort is not None
-        return effort  # type: ignore[no-any-return]
+        return effort
 
     def _now(self, fit: Fit, last: bool) -> Now:
         done = 1.0 if last else (fit.done - self._start) / max(1.0 - self._start, 1e-9)

@@ -14,6 +14,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from landscape._batches import DrawnBatches
+from landscape._derivatives import share_verdicts
 from landscape._distributed import ALONE, Processes
 from landscape._errors import FileError
 from landscape.callbacks import _data
@@ -169,7 +170,7 @@ class Session:
                     parameters=measured.parameters,
                 )
                 for other, _ in self._objectives.values():
-                    objective.share_verdicts(other)
+                    share_verdicts(objective, other)
                 self._objectives[key] = (objective, self._held_out(objective, held))
         return self._objectives[key]
 

@@ -134,12 +134,6 @@ class Objective(Evaluations):
         """Verdicts on whether gradient and Hessian products are the loss's, shared by all that `at`, `to`, ... make."""
         return self._derivatives
 
-    def share_verdicts(self, other: Objective) -> None:
-        """Take up the verdicts on the derivatives of another objective, if it is the same loss over other batches."""
-        same = self.module is other.module and self.layout == other.layout and self.noise_seed == other.noise_seed
-        if same and (self.mode, self.dtype, self.device) == (other.mode, other.dtype, other.device):
-            self._derivatives = other._derivatives
-
     def at(self, vector: torch.Tensor, buffers: dict[str, torch.Tensor] | None = None) -> Objective:
         """Return the same objective with another default point, so that any measure can be taken there.
 
