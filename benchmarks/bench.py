@@ -29,6 +29,7 @@ RUNS: dict[str, list[list[str]]] = {
     "memory": [["memory.py"]],
     "coding": [["coding.py"]],
     "sgld": [["sgld.py"]],
+    "overhead": [["overhead.py"]],
 }
 # Their figures are copied into README.md by hand: they stand in tables of several runs.
 PRINTED = {

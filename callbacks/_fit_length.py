@@ -54,12 +54,13 @@ class Fit:
         return not more_epochs and not more_steps
 
 
-def fit_of(trainer: Any, epoch_over: bool = False) -> Fit:
+def fit_of(trainer: Any, epoch_over: bool = False, epoch_begun: bool = True) -> Fit:
     """Return where a Trainer's fit stands.
 
     Args:
         trainer: The Trainer.
         epoch_over: Whether the present epoch is over: Lightning counts it later.
+        epoch_begun: Whether batches of the present epoch have been trained on, not those of the epoch before.
 
     Returns:
         The place. Of several limits (epochs, steps, time) the one that ends the fit first counts.
@@ -70,7 +71,7 @@ def fit_of(trainer: Any, epoch_over: bool = False) -> Fit:
     steps = float(trainer.max_steps) if trainer.max_steps >= 0 else math.inf
     epoch = trainer.current_epoch + epoch_over
     within = 0.0
-    if known and not epoch_over:
+    if known and epoch_begun and not epoch_over:
         within = min((trainer.fit_loop.batch_idx + 1) / batches, 1.0)
     shares = []
     if epochs > 0 and math.isfinite(epochs):

@@ -64,7 +64,7 @@ class Scheduler:
         if self._over:
             self.__init__()  # type: ignore[misc]
         if not self._members:
-            done = fit_of(trainer, epoch_over=False).done if trainer.global_step else 0.0
+            done = fit_of(trainer, epoch_begun=False).done if trainer.global_step else 0.0
             self._start = 0.0 if math.isnan(done) else done
         member = Member(
             name=callback._group,
@@ -88,7 +88,7 @@ class Scheduler:
         self.begun = True
         if self._pots or _notes.heard(trainer):
             self._price(trainer, module)
-        fit = fit_of(trainer)
+        fit = fit_of(trainer, epoch_begun=False)
         for callback, member in self._members.values():
             member.events = callback.events(fit)
         _notes.tell(trainer, _notes.start_line([(c.share, m) for c, m in self._members.values()]))

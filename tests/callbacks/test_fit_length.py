@@ -29,6 +29,7 @@ def trainer(**given: Any) -> Any:
 
 def test_by_epochs() -> None:
     assert fit_of(trainer()) == Fit(0.25, 10, 100, 2, 25)
+    assert fit_of(trainer(global_step=20), epoch_begun=False) == Fit(0.2, 10, 100, 2, 20)
     over = fit_of(trainer(global_step=30, fit_loop=SimpleNamespace(batch_idx=9)), epoch_over=True)
     assert over == Fit(0.3, 10, 100, 3, 30)
 

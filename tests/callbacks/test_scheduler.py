@@ -9,6 +9,7 @@ import pytest
 from landscape_test_trainings import Plain, Weighs, fit, loader, make_trainer, run_of, seed_all
 from pytorch_lightning.callbacks import EarlyStopping
 
+from landscape import open_run
 from landscape.callbacks import Compressibility, HessianSpectrum, ModeConnectivity, Sharpness, SWATrajectory, _scheduler
 from landscape.callbacks._effort import Prices, Work
 from landscape.callbacks._scheduler import Scheduler
@@ -179,3 +180,22 @@ def test_two_fits_of_one_trainer_have_clocks_of_their_own(tmp_path):
     rows = rows_of(trainer)
     assert {3, 90, 93, 180} <= set(rows.step.values.tolist())
     assert (rows.status == "ok").all()
+
+
+def test_a_resumed_training_has_a_budget_for_what_is_left(tmp_path):
+    def train(epochs, checkpoint=None):
+        seed_all()
+        trainer = make_trainer(tmp_path, [Costs(every_n_epochs=1, overhead="10%", path=path)], max_epochs=epochs)
+        trainer.fit(Steps(), loader(), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    path = tmp_path / "run.h5"
+    train(50)
+    HAND.now = 0.0
+    train(100, tmp_path / "half.ckpt")
+    rows = open_run(path).dataset("weighs")
+    assert (rows.status == "ok").all()
+    later = rows.isel(step=rows.step.values > 150)
+    spent = float((3.0 * np.where(later.reduced == "", 4, 1)).sum())
+    assert 0.07 * 150 <= spent <= 0.12 * 150
+    assert {153, 300} <= set(rows.step.values.tolist())
