@@ -72,11 +72,11 @@ def padded(row: Mapping[str, Any], shapes: Mapping[str, int]) -> dict[str, Any]:
     """
     filled = dict(row)
     for end, count in shapes.items():
-        for name in ("eigenvalues", "residuals", "converged"):
-            values = np.asarray(row.get(f"{name}_{end}", []))
+        for name in (f"eigenvalues_{end}", f"eigenvalues_{end}_stderr_sample", f"residuals_{end}", f"converged_{end}"):
+            values = np.asarray(row.get(name, []))
             if 0 < len(values) < count:
-                fill = -1 if name == "converged" else np.nan
-                filled[f"{name}_{end}"] = np.pad(values, (0, count - len(values)), constant_values=fill)
+                fill = -1 if values.dtype.kind == "i" else np.nan
+                filled[name] = np.pad(values, (0, count - len(values)), constant_values=fill)
     return filled
 
 

@@ -11,6 +11,7 @@ import torch
 from landscape._layout import ParameterLayout
 from landscape.callbacks._arguments import counts, listed, one_of, positive
 from landscape.callbacks._base import LandscapeCallback
+from landscape.callbacks._effort import Work
 from landscape.callbacks._last_step import LastStep
 from landscape.callbacks._monitor_rows import Step, critical_row, directional_row, noise_row, top_row
 from landscape.callbacks._monitor_schema import (
@@ -68,7 +69,7 @@ class SharpnessMonitor(LandscapeCallback):
         every_n_epochs: Measure at the end of every n-th epoch.
         every_n_steps: Measure after every n-th optimizer step; every 10th where no cadence is given.
         **common: Arguments of `LandscapeCallback`: batch_size, path, on_error, mode, noise_seed, seed, batches, log,
-            name.
+            name, overhead.
     """
 
     group = "sharpness_monitor"
@@ -117,6 +118,10 @@ class SharpnessMonitor(LandscapeCallback):
     def scalar_names(self) -> tuple[str, ...]:
         """Return the names of the logged scalars."""
         return monitor_scalars(self._chosen)
+
+    def work(self) -> Work:
+        """Return the expected work of one event."""
+        return Work(products=1.0 + self.max_matvecs, gradients=3.0, evaluations=7.0, vectors=30)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return the variables of the group; what is measured by default depends on the optimizer."""
