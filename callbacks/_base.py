@@ -166,7 +166,8 @@ class LandscapeCallback(Recording, CallbackBase):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Note the learning rate: when a row is written, a scheduler may have moved on to the next step's."""
-        if trainer.optimizers and optimizer is trainer.optimizers[0]:
+        optimizers = trainer.optimizers
+        if optimizers and optimizer is optimizers[0]:
             self._learning_rate = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -176,8 +177,10 @@ class LandscapeCallback(Recording, CallbackBase):
         if self._session is not None:
             self._session.scheduler.tick(self)
         # Accumulated gradients leave it as it was after most batches; several optimizers move it by more than one.
+        if not self.every_n_steps:
+            return
         before, self._seen_step = self._seen_step, trainer.global_step
-        if self.every_n_steps and self._seen_step // self.every_n_steps > before // self.every_n_steps:
+        if self._seen_step // self.every_n_steps > before // self.every_n_steps:
             self._event(trainer, pl_module, batch_idx)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -153,6 +153,7 @@ class SharpnessMonitor(LandscapeCallback):
         """Measure where the cadence says so, and let go of weights that were kept in vain."""
         self._last.saw(trainer.global_step - self._seen_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._seen_step = trainer.global_step
         if not self.every_n_epochs or not trainer.is_last_batch:  # else the end of the epoch may need them
             self._last.forget()
 

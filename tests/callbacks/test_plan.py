@@ -79,22 +79,21 @@ def test_counts_are_those_of_a_run(objective) -> None:
 
 @pytest.mark.parametrize("form", [0, 1, 2])
 def test_the_work_of_sharpness_by_counting(objective, form, monkeypatch) -> None:
-    counted = {"gradients": 0, "losses": 0}
-    gradient, loss = Objective.loss_and_gradient, Objective.loss
-    for name, original in (("loss_and_gradient", gradient), ("loss", loss)):
-        key = "gradients" if name == "loss_and_gradient" else "losses"
+    counted = {True: 0, False: 0}
+    original = Objective.batch_loss
 
-        def count(self, *given, key=key, original=original):
-            counted[key] += 1
-            return original(self, *given)
+    def count(self, index, parameters, *given, **more):
+        counted[any(each.requires_grad for each in parameters)] += 1
+        return original(self, index, parameters, *given, **more)
 
-        monkeypatch.setattr(Objective, name, count)
     sharpness = Sharpness()
     vars(sharpness).update(sharpness.forms()[form])
+    objective.gradient()  # its check of derivatives counts once, not for every event
+    monkeypatch.setattr(Objective, "batch_loss", count)
     sharpness.measure(objective, None, None)
-    work = sharpness.work()
-    assert work.gradients == pytest.approx(counted["gradients"], abs=2)
-    assert work.evaluations == pytest.approx(counted["losses"], abs=4)
+    work, batches = sharpness.work(), len(objective.batches)
+    assert work.gradients == pytest.approx(counted[True] / batches, abs=3)
+    assert work.evaluations == pytest.approx(counted[False] / batches, abs=4)
 
 
 def test_without_callbacks_the_default_ones_are_planned() -> None:
