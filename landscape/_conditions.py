@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -30,6 +31,12 @@ class Conditions:
     _step: ModelStep | TrainingStep
     _depth: int
     _within_kernels: bool
+
+    def _copied(self) -> Self:
+        """Return a shallow copy that is in no session and has chosen no kernels, wherever it is made."""
+        other = copy.copy(self)
+        other._depth, other._within_kernels = 0, False
+        return other
 
     @contextlib.contextmanager
     def without_graph(self) -> Iterator[None]:

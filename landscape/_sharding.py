@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
@@ -27,8 +26,7 @@ def shard(objective: Objective, group: dist.ProcessGroup | _distributed.Processe
     Raises:
         MeasurementError: Data or weights differ between the processes, or the model communicates by itself.
     """
-    other = copy.copy(objective)
-    other._depth = 0
+    other = objective._copied()
     processes = group if isinstance(group, _distributed.Processes) else _distributed.join(group, objective.device)
     other.processes, other.own = processes, processes.share(objective.batch_sizes)
     if processes.size == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -144,8 +143,7 @@ class Objective(Evaluations):
         Returns:
             An objective over the same batches of the same module, which is not changed.
         """
-        other = copy.copy(self)
-        other._depth = 0
+        other = self._copied()
         other._point = torch.as_tensor(vector).detach().to(self.device, self.dtype, copy=True)
         other._point_buffers = dict(buffers or {})
         self.layout.unflatten(other._point)  # refuses a vector of another length

@@ -66,7 +66,11 @@ def test_loss_agrees_with_the_loss_beside_its_gradient(cases):
     assert objective.evaluate().loss == pytest.approx(beside, rel=1e-13)
     with objective.session(), objective.same_kernels():
         assert float(objective.loss()) == beside
+        other = objective.at(objective.vector())
     assert torch.backends.mha.get_fastpath_enabled()
+    # An objective that is made among other kernels chooses its own afterwards.
+    assert float(other.loss_and_gradient()[0]) == beside
+    hessian(other) @ torch.ones(other.n_parameters, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,8 +31,7 @@ def normalised_logits(objective: Objective) -> Objective:
 
     Source: Andriushchenko et al. 2023, arXiv:2302.07011, who measure with and without.
     """
-    other = copy.copy(objective)
-    other._depth = 0
+    other = objective._copied()
     other._step = _Normalised(objective._step)  # type: ignore[assignment]
     return other
 
