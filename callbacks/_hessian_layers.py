@@ -32,14 +32,14 @@ GAP_VARIABLES = [
 
 
 def layer_row(
-    operator: SymmetricOperator, labels: Sequence[str], tol: float, trace_tol: float, max_matvecs: int, seed: int
+    operator: SymmetricOperator, labels: Sequence[str], tol: float | str, trace_tol: float, max_matvecs: int, seed: int
 ) -> dict[str, Any]:
     """Measure every layer's trace and largest eigenvalue.
 
     Args:
         operator: The Hessian of the whole network.
         labels: The layers that the group was declared with; those that do not train now get NaN.
-        tol: Relative accuracy of the eigenvalues.
+        tol: Relative accuracy of the eigenvalues, or "sample".
         trace_tol: Relative standard error of the traces.
         max_matvecs: Most products for each of the two, of one layer.
         seed: Seed of everything drawn.

@@ -68,7 +68,11 @@ def take_spectrum(
         given: dict[str, Any] = {"seed": seed, "probes": probes, "steps": steps, "memory_budget": memory_budget}
         found.append(spectrum(operator, **given, **settings))
         top, bottom = found[0].top, found[0].bottom
-        own = {"lambda_min": bottom.values[0], "lambda_min_stderr_sample": bottom.stderr_sample[0]}
+        own = {
+            "eigenvalue_tolerance": min(top.tolerance, bottom.tolerance),
+            "lambda_min": bottom.values[0],
+            "lambda_min_stderr_sample": bottom.stderr_sample[0],
+        }
         return _ends(top=top, bottom=bottom) | own
 
     def density() -> dict[str, Any]:

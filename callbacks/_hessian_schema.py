@@ -36,6 +36,7 @@ def hessian_variables(tracked: bool, layers: bool = False, gap: bool = False) ->
             Variable(f"converged_{end}", (dim,), "i1", description="1 where the residual met the tolerance"),
         ]
     variables += [
+        Variable("eigenvalue_tolerance", description="relative accuracy that the eigenvalues were searched to"),
         Variable("density_nodes", ("probe", "node"), description="quadrature nodes of the spectral density"),
         Variable("density_weights", ("probe", "node"), description="their weights; those of a probe sum to 1"),
         Variable("trace", description="trace of the Hessian (not invariant to reparametrisation)"),

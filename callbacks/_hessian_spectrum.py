@@ -20,6 +20,7 @@ from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_var
 from landscape.callbacks._parts import Parts
 from landscape.callbacks._session import Session
 from landscape.curvature import SymmetricOperator, Tracked, hessian
+from landscape.curvature._accuracy import Accuracy, check_tolerance
 from landscape.curvature._batchwise import MEMORY_BUDGET
 from landscape.objective import Objective
 
@@ -38,7 +39,8 @@ class HessianSpectrum(LandscapeCallback):
     Args:
         k: Number of eigenvalues at the top.
         k_bottom: Number at the bottom.
-        tol: Relative residual of the eigenpairs.
+        tol: Relative accuracy of the eigenvalues, or "sample": a tenth of each value's error over examples, and 10⁻³
+            where that is not known, as with a single measurement batch. `eigenvalue_tolerance` records it.
         probes: Probes of the density.
         steps: Lanczos steps of each probe after the first.
         max_matvecs: Most products of the eigenpair run; by default max(100, 10 k).
@@ -70,7 +72,7 @@ class HessianSpectrum(LandscapeCallback):
         self,
         k: int = 10,
         k_bottom: int = 2,
-        tol: float = 1e-3,
+        tol: float | str = "sample",
         probes: int = 4,
         steps: int = 25,
         max_matvecs: int | None = None,
@@ -90,7 +92,8 @@ class HessianSpectrum(LandscapeCallback):
         counts(1, k=k, k_bottom=k_bottom, probes=probes, steps=steps, max_matvecs=max_matvecs)
         counts(8, trace_max_matvecs=trace_max_matvecs)
         listed(z=z)
-        positive(tol=tol, trace_tol=trace_tol)
+        positive(trace_tol=trace_tol)
+        check_tolerance(tol)
         one_of(_ENGINES, engine=engine)
         self.k, self.k_bottom, self.tol = k, k_bottom, tol
         self.probes, self.steps = probes, steps
@@ -171,7 +174,7 @@ class HessianSpectrum(LandscapeCallback):
     def measure(self, objective: Objective, held_out: Objective | None, trainer: Any) -> Mapping[str, Any]:
         """Measure the spectrum at the present weights."""
         if self.engine == "pyhessian":
-            return pyhessian_row(objective, self.k, self.tol, self.seed)
+            return pyhessian_row(objective, self.k, Accuracy(self.tol, None).number, self.seed)
         budget = budget_bytes(self.memory_budget, objective.device)
         operator = hessian(
             objective, memory_budget=MEMORY_BUDGET if budget is None else min(MEMORY_BUDGET, budget // 2)

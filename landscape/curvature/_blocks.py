@@ -48,7 +48,7 @@ def layer_curvature(
     blocks: Mapping[str, SymmetricOperator] | Iterable[tuple[str, SymmetricOperator]],
     method: str = "xtrace",
     tol: float = 0.05,
-    eigen_tol: float = 1e-3,
+    eigen_tol: float | str = 1e-3,
     seed: int = 0,
     max_matvecs: int = 200,
 ) -> list[LayerCurvature]:
@@ -62,7 +62,7 @@ def layer_curvature(
         blocks: Restricted operators by name, made one after another where an iterable gives them.
         method: Method of `trace`.
         tol: Relative standard error of the traces.
-        eigen_tol: Relative residual of the eigenvalues.
+        eigen_tol: Relative accuracy of the eigenvalues, or "sample", as in `top_eigenpairs`.
         seed: Seed of test and start vectors.
         max_matvecs: Most products for each trace and each eigenvalue.
 

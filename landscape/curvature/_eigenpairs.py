@@ -10,6 +10,7 @@ import torch
 from landscape._errors import MeasurementError
 from landscape._given import of_operator
 from landscape._memory import fits
+from landscape.curvature._accuracy import Accuracy
 from landscape.curvature._convergence import is_small, negligible, select
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
@@ -36,7 +37,7 @@ def top_eigenpairs(
     operator: SymmetricOperator,
     k: int = 10,
     which: str = "LA",
-    tol: float = 1e-3,
+    tol: float | str = 1e-3,
     seed: int = 0,
     max_matvecs: int | None = None,
     method: str = "auto",
@@ -69,7 +70,9 @@ def top_eigenpairs(
         k: Number of pairs.
         which: "LA" largest, "SA" smallest (most negative), "LM" largest in magnitude, "BE" from both ends (one more
             from the top where k is odd).
-        tol: Relative accuracy of the values; the residuals are then about √tol·|λ| or less.
+        tol: Relative accuracy of the values; the residuals are then about √tol·|λ| or less. "sample": a tenth of each
+            value's error over examples, as more says nothing about the training distribution. Where that error is not
+            known (one batch, no basis, P ≤ 512), it is 10⁻³, and `tolerance_from` says so.
         seed: Seed of the start vector.
         max_matvecs: Most products to spend, by default max(100, 10 k), twice that with little memory; pairs that did
             not converge by then say so.
@@ -88,7 +91,7 @@ def top_eigenpairs(
     Raises:
         MeasurementError: k exceeds the number of parameters, the budget of memory is too small, or a product is not
             finite.
-        ValueError: `which`, `method` or `memory` is unknown, k < 1, or the basis is too small.
+        ValueError: `which`, `method` or `memory` is unknown, k < 1, `tol` is no tolerance, or the basis is too small.
 
     Source: Wu & Simon 2000, doi:10.1137/S0895479898334605 (thick restart).
     """
@@ -97,8 +100,10 @@ def top_eigenpairs(
     if method not in ("auto", "lanczos", "dense"):
         raise ValueError(f"method is {method!r}; it must be 'auto', 'lanczos' or 'dense'")
     check_count(operator, k)
+    accuracy = Accuracy(tol, operator.clusters)
+    number = accuracy.number
     if method == "dense" or (method == "auto" and operator.shape[0] <= _DENSE_SIZE):
-        pairs = _dense(operator, k, which, tol, seed)
+        pairs = dataclasses.replace(_dense(operator, k, which, number, seed), **accuracy.as_number())
         return pairs if vectors else dataclasses.replace(pairs, vectors=no_vectors(operator))
     if memory not in ("default", "low"):
         raise ValueError(f"memory is {memory!r}; it must be 'default' or 'low'")
@@ -116,16 +121,19 @@ def top_eigenpairs(
     if capacity < min(wanted, least):
         require_vectors(memory_budget, held, VECTORS + (k if vectors else 0), f"k={k} eigenpairs")
         if vectors:
-            found, columns = extreme_pairs(operator, k, which, tol, seed, budget)
+            found, columns = extreme_pairs(operator, k, which, number, seed, budget)
         else:
             chain = PlainLanczos(operator, rademacher(size, seed))
-            found, columns = extreme_values(chain, ((k, which),), tol, budget)[0], no_vectors(operator)
-        return in_form(found, operator, columns, k, operator.n_matvecs - before, seed)
+            found, columns = extreme_values(chain, ((k, which),), number, budget)[0], no_vectors(operator)
+        pairs = in_form(found, operator, columns, k, operator.n_matvecs - before, seed)
+        return dataclasses.replace(pairs, **accuracy.as_number())
     space = RitzSpace(operator, rademacher(size, seed), capacity, seed)
-    known = Search(space, ((k, which),), tol, budget, verify).run()[0]
+    search = Search(space, ((k, which),), accuracy, budget, verify)
+    known = search.run()[0]
+    reached = {"tolerance": search.tolerance(), "tolerance_from": accuracy.origin}
     pairs = extract(space, k, which, known, seed, in_place=True)
-    spent = operator.n_matvecs - before
-    return dataclasses.replace(pairs, n_matvecs=spent, vectors=pairs.vectors if vectors else no_vectors(operator))
+    columns = pairs.vectors if vectors else no_vectors(operator)
+    return dataclasses.replace(pairs, n_matvecs=operator.n_matvecs - before, vectors=columns, **reached)
 
 
 def require_vectors(memory_budget: int | str | None, held: float, need: int, what: str) -> None:

@@ -30,6 +30,9 @@ class Eigenpairs(Result):
         stderr_sample: Standard error over examples of each value, shape (k,), from vᵀH_b v of the batches b: how far
             other examples would move it. NaN with a single batch. It knows nothing of the residuals, and nothing of
             the bias of a maximum: λmax of few examples tends to lie above that of many.
+        tolerance: Relative accuracy that the values were searched to; with tol="sample" the strictest of them.
+        tolerance_from: "given"; "sample": a tenth of the error over examples; "fallback": "sample" was asked for, but
+            that error could not be known on the way, so 10⁻³ was taken.
         parts: What each group of batches contributes to the values, shape (groups, k); None where it is not known.
     """
 
@@ -41,6 +44,8 @@ class Eigenpairs(Result):
     n_matvecs: int
     seed: int
     stderr_sample: np.ndarray
+    tolerance: float = float("nan")
+    tolerance_from: str = "given"
     parts: np.ndarray | None = aside()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from landscape.curvature._accuracy import SAMPLE, Accuracy
 from landscape.curvature._convergence import errors, is_small, ranked, select, slack
 from landscape.curvature._ritz_space import RitzSpace
 from landscape.curvature._verification import look, outer, second_look
@@ -13,6 +14,8 @@ _MARGIN = 0.1
 # Where products are cheap: a narrower margin, and a share of the steps after which a pair must have had its value.
 _CAUTIOUS_MARGIN = 0.01
 _PERSISTENCE = 0.85
+# With tol="sample" the tenth of the error over examples is margin enough.
+_SAMPLE_MARGIN = 0.5
 
 Wanted = tuple[tuple[int, str], ...]
 
@@ -20,7 +23,8 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|. Where products
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|. With tol="sample"
+    it must be within a tenth of the value's error over examples (`Accuracy`). Where products
     are cheap (up to P = 4096) it must be within 0.01 tol·|λ|, and have been so after 85 % of the steps: a value that
     has not surfaced yet lets the next one pass for it, until it appears between the two. Then comes the second look of
     `_verification.look`.
@@ -28,19 +32,23 @@ class Search:
     Args:
         space: The space.
         wanted: (k, which) of each group of pairs.
-        tol: Relative accuracy of the values.
+        accuracy: Relative accuracy of the values.
         budget: Products to spend; where the pairs cannot converge but it spans the whole space, that is spanned.
         verify: Whether to take the second look.
     """
 
-    def __init__(self, space: RitzSpace, wanted: Wanted, tol: float, budget: int, verify: bool = True):
+    def __init__(self, space: RitzSpace, wanted: Wanted, accuracy: Accuracy, budget: int, verify: bool = True):
         self.space = space
         self.wanted = wanted
-        self.tol = tol
+        self.accuracy = accuracy
         self.budget = budget
         self.verify = verify
         self._cautious = is_small(space.size)
-        self._history: list[tuple[int, list[np.ndarray], list[np.ndarray]]] = []  # steps, values, met of the wanted
+        self._margin = _CAUTIOUS_MARGIN if self._cautious else _MARGIN
+        if accuracy.origin == SAMPLE:
+            self._margin = _SAMPLE_MARGIN
+        # Steps; of each group of wanted pairs the values, whether they are met, and the error that is allowed.
+        self._history: list[tuple[int, list[np.ndarray], list[np.ndarray], list[np.ndarray]]] = []
 
     def run(self) -> list[np.ndarray]:
         """Search, and tell for each of `wanted` which pairs are known to be what they are taken for."""
@@ -58,7 +66,7 @@ class Search:
             allowed = min(reserve, self.budget - space.steps)
             if allowed < reserve or not reserve or not any(flags.any() for flags in found):
                 return [np.zeros_like(flags) for flags in found]
-            confirmed = look(space, self.wanted, self.tol, allowed)
+            confirmed = look(space, self.wanted, self.tolerance(), allowed)
             found = [a & b for a, b in zip(found, confirmed, strict=True)]
             if _all(confirmed):
                 if not space.complete:
@@ -67,6 +75,11 @@ class Search:
             self._history.clear()
             if self.budget - reserve - space.steps < reserve:
                 return found  # what stood firm is known; there is no budget to confirm what has turned up
+
+    def tolerance(self) -> float:
+        """Return the strictest relative accuracy among the wanted values, with the error over examples known now."""
+        values, tol = self.space.ritz()[0], self.accuracy.of(self.space)
+        return float(min(tol[select(values, k, which)].min() for k, which in self.wanted))
 
     def converge(self, budget: int) -> None:
         """Take steps, with restarts where the basis is full, until all wanted pairs are established."""
@@ -85,7 +98,7 @@ class Search:
         """Tell which wanted pairs have converged, as have all that are further out."""
         if not self._history:
             self._note()
-        steps, values, met = self._history[-1]
+        steps, values, met, allowed = self._history[-1]
         if not self._cautious:
             return met
         earlier = [entry for entry in self._history if entry[0] <= max(1, _PERSISTENCE * steps)]
@@ -94,9 +107,9 @@ class Search:
         # Right after a restart the basis is too small to rank the inner pairs, so it may be an entry before that.
         then = next((entry for entry in reversed(earlier) if _all(entry[2])), earlier[-1])
         flags = []
-        for new, old, met_now, met_then in zip(values, then[1], met, then[2], strict=True):
+        for new, old, met_now, met_then, room in zip(values, then[1], met, then[2], allowed, strict=True):
             count = min(len(new), len(old))
-            same = np.abs(new[:count] - old[:count]) <= slack(new[:count], self.space.ritz()[0], self.tol)
+            same = np.abs(new[:count] - old[:count]) <= room[:count]
             flags.append(np.pad(met_now[:count] & met_then[:count] & same, (0, len(new) - count)))
         return flags
 
@@ -107,9 +120,11 @@ class Search:
         bounds = errors(values, space.residuals(vectors))
         chosen = [select(values, k, which) for k, which in self.wanted]
         found = [values[c] for c in chosen]
-        met = bounds <= slack(values, values, (_CAUTIOUS_MARGIN if self._cautious else _MARGIN) * self.tol)
+        tol = self.accuracy.of(space)
+        met = bounds <= slack(values, values, self._margin * tol)
         known = [ranked(values, c, met, bounds, which) for c, (_, which) in zip(chosen, self.wanted, strict=True)]
-        self._history.append((space.steps, found, known))
+        room = slack(values, values, tol)
+        self._history.append((space.steps, found, known, [room[c] for c in chosen]))
 
 
 def _all(flags: list[np.ndarray]) -> bool:

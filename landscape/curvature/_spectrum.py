@@ -9,6 +9,7 @@ import numpy as np
 from landscape._given import of_operator
 from landscape._memory import fits
 from landscape._results import Result
+from landscape.curvature._accuracy import Accuracy
 from landscape.curvature._convergence import slack
 from landscape.curvature._density import SpectralDensity, assemble, grown, vectors_of
 from landscape.curvature._eigenpairs import IN_FLIGHT, check_count, extract, require_vectors, room
@@ -44,7 +45,7 @@ def spectrum(
     operator: SymmetricOperator,
     k: int = 10,
     k_bottom: int = 2,
-    tol: float = 1e-3,
+    tol: float | str = 1e-3,
     seed: int = 0,
     probes: int = 4,
     steps: int = 30,
@@ -66,7 +67,7 @@ def spectrum(
         operator: The symmetric operator, shape (P, P).
         k: Number of pairs at the top.
         k_bottom: Number of pairs at the bottom.
-        tol: Relative accuracy of the eigenvalues.
+        tol: Relative accuracy of the eigenvalues, or "sample", as in `top_eigenpairs`.
         seed: Seed of the probes.
         probes: Probes of the density.
         steps: Lanczos steps of each further probe.
@@ -84,6 +85,7 @@ def spectrum(
     """
     check_count(operator, max(k, k_bottom))
     before = operator.n_matvecs
+    accuracy = Accuracy(tol, operator.clusters)
     budget = max_matvecs or max(100, 10 * k)
     size = operator.shape[0]
     wanted = ((k, "LA"), (k_bottom, "SA"))
@@ -92,9 +94,11 @@ def spectrum(
     if held < capacity + k + k_bottom + IN_FLIGHT:
         require_vectors(memory_budget, held, VECTORS, "both ends of a spectrum")
         chain = PlainLanczos(operator, rademacher(size, seed, 0))
-        ends = extreme_values(chain, wanted, tol, max_matvecs or 2 * budget)
+        ends = extreme_values(chain, wanted, accuracy.number, max_matvecs or 2 * budget)
         top, bottom = (
-            in_form(found, operator, no_vectors(operator), count, chain.steps, seed)
+            dataclasses.replace(
+                in_form(found, operator, no_vectors(operator), count, chain.steps, seed), **accuracy.as_number()
+            )
             for found, (count, _) in zip(ends, wanted, strict=True)
         )
         quadratures = [chain.quadrature()]
@@ -102,9 +106,11 @@ def spectrum(
     else:
         space = RitzSpace(operator, rademacher(size, seed, 0), capacity, seed)
         space.grow(min(steps, budget - second_look(budget)))
-        known = Search(space, wanted, tol, budget).run()
-        top = extract(space, k, "LA", known[0], seed)
-        bottom = extract(space, k_bottom, "SA", known[1], seed)
+        search = Search(space, wanted, accuracy, budget)
+        known = search.run()
+        reached = {"tolerance": search.tolerance(), "tolerance_from": accuracy.origin}
+        top = dataclasses.replace(extract(space, k, "LA", known[0], seed), **reached)
+        bottom = dataclasses.replace(extract(space, k_bottom, "SA", known[1], seed), **reached)
         quadratures = [space.quadrature()]
         del space  # its basis is the largest thing in memory
     lean = held < vectors_of(steps) + top.vectors.shape[1] + bottom.vectors.shape[1]
@@ -114,12 +120,12 @@ def spectrum(
         # Copies of an eigenvalue are no evidence of further ones.
         nodes = run.distinct().values if isinstance(run, PlainLanczos) else quadratures[-1].nodes
         del run
-        top, bottom = _unsurpassed(top, nodes[::-1], tol), _unsurpassed(bottom, nodes, tol)
+        top, bottom = _unsurpassed(top, nodes[::-1]), _unsurpassed(bottom, nodes)
     total = operator.n_matvecs - before
     return Spectrum(top, bottom, assemble(quadratures, operator, seed, total), total)
 
 
-def _unsurpassed(pairs: Eigenpairs, nodes: np.ndarray, tol: float) -> Eigenpairs:
+def _unsurpassed(pairs: Eigenpairs, nodes: np.ndarray) -> Eigenpairs:
     """Withdraw `converged` where another probe's Ritz values lie further out: they are bounds on the exact ones.
 
     Returns:
@@ -128,7 +134,7 @@ def _unsurpassed(pairs: Eigenpairs, nodes: np.ndarray, tol: float) -> Eigenpairs
     count = min(len(nodes), len(pairs.values))
     values = np.nan_to_num(pairs.values)
     outwards = np.sign(nodes[0] - nodes[-1])
-    beyond = outwards * (nodes[:count] - values[:count]) > slack(values[:count], nodes, tol)
+    beyond = outwards * (nodes[:count] - values[:count]) > slack(values[:count], nodes, pairs.tolerance)
     if not beyond.any():
         return pairs
     each = pairs.converged_each.copy()

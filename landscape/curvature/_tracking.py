@@ -9,6 +9,7 @@ import torch
 
 from landscape._given import of_operator
 from landscape._results import Result
+from landscape.curvature._accuracy import Accuracy
 from landscape.curvature._eigenpairs import check_count, extract, room
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
@@ -161,7 +162,7 @@ def _cold(operator: SymmetricOperator, k: int, seed: int) -> tuple[Eigenpairs, t
     size = operator.shape[0]
     budget = max(100, 10 * k)
     space = RitzSpace(operator, rademacher(size, seed), room(size, k, budget), seed)
-    known = Search(space, ((k, "LA"),), 1e-3, budget).run()[0]
+    known = Search(space, ((k, "LA"),), Accuracy(1e-3, None), budget).run()[0]
     pairs = extract(space, min(k + _SPARE, size), "LA", known, seed)
     each = pairs.converged_each[:k]
     leading = dataclasses.replace(
