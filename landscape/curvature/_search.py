@@ -14,8 +14,8 @@ _MARGIN = 0.1
 # Where products are cheap: a narrower margin, and a share of the steps after which a pair must have had its value.
 _CAUTIOUS_MARGIN = 0.01
 _PERSISTENCE = 0.85
-# With tol="sample" the tenth of the error over examples is margin enough.
-_SAMPLE_MARGIN = 0.5
+# With tol="sample" a tenth of the error over examples is margin enough.
+_SAMPLE_MARGIN = 1.0
 
 Wanted = tuple[tuple[int, str], ...]
 
@@ -23,11 +23,10 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|. With tol="sample"
-    it must be within a tenth of the value's error over examples (`Accuracy`). Where products
-    are cheap (up to P = 4096) it must be within 0.01 tol·|λ|, and have been so after 85 % of the steps: a value that
-    has not surfaced yet lets the next one pass for it, until it appears between the two. Then comes the second look of
-    `_verification.look`.
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|; with tol="sample",
+    within a tenth of the value's error over examples (`Accuracy`). Where products are cheap (up to P = 4096) it must be
+    within 0.01 tol·|λ| instead, and have been so after 85 % of the steps: a value that has not surfaced yet lets the
+    next one pass for it, until it appears between the two. Then comes the second look of `_verification.look`.
 
     Args:
         space: The space.

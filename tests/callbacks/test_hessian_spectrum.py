@@ -56,6 +56,28 @@ def test_values_equal_the_direct_call(tmp_path):
     assert int(row["n_matvecs"]) == operator.n_matvecs
 
 
+def test_by_default_the_search_stops_at_a_tenth_of_the_error_over_examples(tmp_path):
+    callback = HessianSpectrum(k=3, k_bottom=1, examples=64, batch_size=8, probes=1, steps=5)
+    trainer = fit(tmp_path, callback, module=Plain(width=100))  # beyond the sizes that are built whole
+    row = run_of(trainer).dataset("hessian_spectrum").isel(step=-1)
+    assert callback.tol == "sample"
+    assert np.isfinite(row["eigenvalues_top_stderr_sample"]).all()
+    assert float(row["lambda_max_stderr_sample"]) == float(row["eigenvalues_top_stderr_sample"][0])
+    assert 1e-4 <= float(row["eigenvalue_tolerance"]) <= 0.05
+    assert float(row["eigenvalue_tolerance"]) != 1e-3
+    with pytest.raises(ValueError, match="tol is 'exact'; give a relative accuracy such as 1e-3, or 'sample'"):
+        HessianSpectrum(tol="exact")
+
+
+def test_a_single_batch_has_no_error_over_examples(tmp_path):
+    trainer = fit(tmp_path, HessianSpectrum(k=2, k_bottom=1, examples=40, batch_size=40, probes=1, steps=5))
+    row = run_of(trainer).dataset("hessian_spectrum").isel(step=-1)
+    for name in ("lambda_max", "lambda_min", "trace", "negative_share"):
+        assert np.isfinite(row[name])
+        assert np.isnan(row[f"{name}_stderr_sample"])
+    assert float(row["eigenvalue_tolerance"]) == 1e-3
+
+
 def test_named_dimensions(tmp_path):
     trainer = fit(tmp_path, HessianSpectrum(k=3, k_bottom=1, probes=2, z=(0.1, 1.0)))
     data = run_of(trainer).dataset("hessian_spectrum")
@@ -137,7 +159,8 @@ def test_tracking_follows_the_top_from_event_to_event(tmp_path):
 
 @pytest.mark.parametrize("track", [False, True])
 def test_layers_and_gap(tmp_path, track):
-    callback = HessianSpectrum(k=3, layers=True, gap=True, track=track, trace_max_matvecs=30, trace_tol=0.05)
+    settings = {"layers": True, "gap": True, "track": track, "trace_max_matvecs": 30, "trace_tol": 0.05}
+    callback = HessianSpectrum(k=3, tol=1e-3, **settings)
     trainer = fit(tmp_path, callback, module=Plain(width=16))
     data = run_of(trainer).dataset("hessian_spectrum")
     assert (data.status == "ok").all()
