@@ -23,8 +23,8 @@ Wanted = tuple[tuple[int, str], ...]
 class Search:
     """The search for extreme eigenpairs in a space that grows until they are known, or the budget is spent.
 
-    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|; with tol="sample",
-    within a tenth of the value's error over examples (`Accuracy`). Where products are cheap (up to P = 4096) it must be
+    A pair has converged when the bound residual²/gap on the error of its value is within 0.1 tol·|λ|. With tol="sample"
+    that is a tenth of the error over examples (`Accuracy`). Where products are cheap (up to P = 4096) it must be
     within 0.01 tol·|λ| instead, and have been so after 85 % of the steps: a value that has not surfaced yet lets the
     next one pass for it, until it appears between the two. Then comes the second look of `_verification.look`.
 
