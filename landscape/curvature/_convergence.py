@@ -31,9 +31,11 @@ def negligible(values: np.ndarray, tol: float) -> float:
     return tol * float(np.abs(values).max(initial=0.0))
 
 
-def slack(values: np.ndarray, all_values: np.ndarray, tol: float) -> np.ndarray:
-    """Absolute error that is allowed for each of some values of a spectrum."""
-    return tol * np.maximum(np.abs(values), negligible(all_values, tol))
+def slack(values: np.ndarray, all_values: np.ndarray, tol: float | np.ndarray) -> np.ndarray:
+    """Absolute error that is allowed for each of some values of a spectrum, by one tolerance or one a value."""
+    least = tol * negligible(all_values, 1.0)
+    allowed: np.ndarray = tol * np.maximum(np.abs(values), least)
+    return allowed
 
 
 def errors(values: np.ndarray, residuals: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,7 +131,7 @@ def top_eigenpairs(
     space = RitzSpace(operator, rademacher(size, seed), capacity, seed)
     search = Search(space, ((k, which),), accuracy, budget, verify)
     known = search.run()[0]
-    reached = {"tolerance": search.tolerance(), "tolerance_from": accuracy.origin}
+    reached: dict[str, Any] = {"tolerance": search.tolerance(), "tolerance_from": accuracy.origin}
     pairs = extract(space, k, which, known, seed, in_place=True)
     columns = pairs.vectors if vectors else no_vectors(operator)
     return dataclasses.replace(pairs, n_matvecs=operator.n_matvecs - before, vectors=columns, **reached)

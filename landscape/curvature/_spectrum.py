@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def spectrum(
         space.grow(min(steps, budget - second_look(budget)))
         search = Search(space, wanted, accuracy, budget)
         known = search.run()
-        reached = {"tolerance": search.tolerance(), "tolerance_from": accuracy.origin}
+        reached: dict[str, Any] = {"tolerance": search.tolerance(), "tolerance_from": accuracy.origin}
         top = dataclasses.replace(extract(space, k, "LA", known[0], seed), **reached)
         bottom = dataclasses.replace(extract(space, k_bottom, "SA", known[1], seed), **reached)
         quadratures = [space.quadrature()]
