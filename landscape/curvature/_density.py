@@ -34,8 +34,7 @@ class SpectralDensity(Result):
         n_matvecs: Number of products spent.
         shifts: How far each eigenvalue that was known beforehand may be off, shape (k,): the first k nodes of every
             probe are those, with weight 1/P, and the others are the quadrature of what is left.
-        parts: What each group of batches contributes, from which errors over examples come (`Quadrature`), shape
-            (probes, groups, steps, steps); None where the groups are not known.
+        parts: What groups of batches contribute (`Quadrature`), shape (probes, groups, steps, steps); None if unknown.
         clusters: The groups.
     """
 
@@ -76,11 +75,8 @@ class SpectralDensity(Result):
         """Return the standard error over examples of ∫ f dμ."""
         if self.parts is None:
             return float("nan")
-        with np.errstate(all="ignore"):  # the padding may lie where f has no value
-            changes = [
-                change(function, nodes[used], parts[:, used][:, :, used])
-                for nodes, used, parts in zip(self.nodes, self.weights > 0, self.parts, strict=True)
-            ]
+        probes = zip(self.nodes, self.weights > 0, self.parts, strict=True)  # padding lies where f may have no value
+        changes = [change(function, nodes[used], parts[:, used][:, :, used]) for nodes, used, parts in probes]
         return float(of_contributions(self.clusters, np.mean(changes, axis=0)))
 
     def _mean(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
