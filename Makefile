@@ -67,8 +67,13 @@ PEERS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1 einconv==0.1.
 build/peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ $(PEERS)
 
+# DEVICE=cuda measures on a GPU instead (under 8 minutes) and writes benchmarks/gpu.md.
 bench: build/peers  ## side by side with PyHessian, curvlinops and hessian-eigenthings (about half an hour)
+ifdef DEVICE
+	PYTHONPATH=build/peers $(BIN)/python benchmarks/gpu.py --device $(DEVICE)
+else
 	PYTHONPATH=build/peers $(THREADS) $(BIN)/python benchmarks/bench.py
+endif
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .nox build demo .mypy_cache .ruff_cache .pytest_cache
