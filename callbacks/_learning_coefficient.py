@@ -153,12 +153,12 @@ class LearningCoefficient(LandscapeCallback):
         row |= {
             "step_size": found.step_size,
             "by_chain": found.chains,
-            "excess_loss": self._placed(found.trace),
+            "excess_loss": self._at_draws(found.trace),
             "flag": _flags(found),
         }
         return row
 
-    def _placed(self, trace: np.ndarray) -> np.ndarray:
+    def _at_draws(self, trace: np.ndarray) -> np.ndarray:
         """Put the draws of shorter chains at their numbers on the axis that the group was declared with."""
         if self.draws == self._room:
             return trace

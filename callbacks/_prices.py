@@ -98,7 +98,8 @@ def packable(objective: Objective, pack: Callable[[], Objective]) -> bool:
 def settle(device: torch.device) -> None:
     """Wait until an accelerator has done what it was given, so that a clock tells whose time it is."""
     if device.type != "cpu" and torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+        with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):  # back ends that cannot wait
+            torch.accelerator.synchronize()
 
 
 def _second(work: Callable[[], object], device: torch.device, now: Callable[[], float]) -> float:

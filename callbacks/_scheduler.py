@@ -149,7 +149,8 @@ class Scheduler:
             member.left_out += 1
             yield None
             return
-        settle(module.device)
+        if pot is not None:
+            settle(module.device)
         if pot is not None and not effort.lean:
             effort = self._prepared(pot, callback, effort, trainer, module)
 
@@ -162,7 +163,8 @@ class Scheduler:
         with changed(callback, {**effort.changes, "_effort": effort}), self.clock.measuring(charge):
             with waiting(trainer, callback._group, effort.seconds):
                 yield effort
-            settle(module.device)
+            if pot is not None:
+                settle(module.device)
 
     def columns(self, callback: LandscapeCallback) -> dict[str, Any]:
         """Return the columns of a row that tell what was done to keep the overhead, by variable name."""
