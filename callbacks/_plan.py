@@ -147,7 +147,7 @@ def plan(
             with changed(callback, form):
                 return prices.seconds(callback.work() + _LOSSES, examples or size)
 
-        events = callback.events(fit)
+        events = callback.expected_events(fit)
         asked = min(callback.measured.examples or size, size)
         return Member(
             callback._wanted_group(), callback.forms(), seconds, asked, events, callback.cadence, callback.lean()

@@ -50,7 +50,7 @@ class Scheduled:
         """Return the expected work of one event as the callback is set now, beside the losses of every row."""
         return Work()
 
-    def events(self, fit: Fit) -> float:
+    def expected_events(self, fit: Fit) -> float:
         """Return how many events a fit has at the cadence that was asked for."""
         return fit.events(self.every_n_epochs, self.every_n_steps, getattr(self, "start", 0))
 

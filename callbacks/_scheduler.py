@@ -90,7 +90,7 @@ class Scheduler:
             self._price(trainer, module)
         fit = fit_of(trainer, epoch_begun=False)
         for callback, member in self._members.values():
-            member.events = callback.events(fit)
+            member.events = callback.expected_events(fit)
         _notes.tell(trainer, _notes.start_line([(c.share, m) for c, m in self._members.values()]))
 
     def tick(self, callback: LandscapeCallback) -> None:

@@ -16,7 +16,9 @@ def test_a_checkout_does_not_hide_the_installed_package(tmp_path):
     for part in (checkout / "landscape/__init__.py", *(installed / name for name in PARTS)):
         part.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-    (checkout / "tests").mkdir()
+    for package in ("support", "field"):
+        (checkout / "tests" / package).mkdir(parents=True)
+        (checkout / "tests" / package / "__init__.py").touch()
     shutil.copy(Path(__file__).with_name("conftest.py"), checkout / "tests")
     (checkout / "tests" / "test_import.py").write_text(
         "from landscape import callbacks\n\n\n"

@@ -72,7 +72,7 @@ MISTAKES = [
     (HessianSpectrum, {"k": 2.5}, "k is 2.5; it must be a whole number"),
     (HessianSpectrum, {"k": True}, "k is True; it must be a whole number"),
     (HessianSpectrum, {"z": 0.1}, r"z is 0.1; give a list: z=\[0.1\]"),
-    (HessianSpectrum, {"tol": "1e-3"}, "tol is '1e-3'; it must be a number"),
+    (HessianSpectrum, {"tol": "1e-3"}, "tol is '1e-3'; give a relative accuracy such as 1e-3, or 'sample'"),
     (Sharpness, {"measures": "sam"}, r"measures is 'sam'; give a list: measures=\['sam'\]"),
     (Sharpness, {"measures": [("sam", {"roh": 0.1})]}, "sam has no setting 'roh'; did you mean rho?"),
     (Sharpness, {"measures": ["worst_cas"]}, "Sharpness has no measure 'worst_cas'; did you mean worst_case?"),

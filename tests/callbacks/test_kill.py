@@ -56,8 +56,8 @@ def train(folder, epochs, ckpt=None):
 def acknowledging(folder, pipe):
     append = Session.append
 
-    def say(session, group, row):
-        append(session, group, row)
+    def say(session, group, row, *how):
+        append(session, group, row, *how)
         os.write(pipe, f"{group} {row['step']}\n".encode())
 
     Session.append = say

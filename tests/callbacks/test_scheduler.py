@@ -158,11 +158,13 @@ def test_lines_at_the_start_and_at_the_end(tmp_path, caplog):
     logger = logging.getLogger("pytorch_lightning")
     logger.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
+    propagates, logger.propagate = logger.propagate, False
     try:
         fit(tmp_path, Costs(every_n_epochs=1, overhead="10%"), module=Steps(), max_epochs=100)
     finally:
         logger.removeHandler(caplog.handler)
         logger.setLevel(logging.ERROR)
+        logger.propagate = propagates
     ours = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Landscape")]
     assert len(ours) == 2
     assert ours[0].startswith("Landscape measures weighs (100 events, 14 s each); as asked, 22 min in all")
