@@ -86,7 +86,11 @@ class Scheduler:
         if self.begun:
             return
         self.begun = True
-        if self._pots or _notes.heard(trainer):
+        first = next((callback for callback, _ in self._members.values()), None)
+        if first is None or first._session is None:
+            return
+        # Loggers are silent in all processes but the first, whose word counts: the prices are a meeting of all.
+        if self._pots or first._session.processes.first(_notes.heard(trainer)):
             self._price(trainer, module)
         fit = fit_of(trainer, epoch_begun=False)
         for callback, member in self._members.values():
