@@ -113,7 +113,7 @@ def spectrum(
         top = dataclasses.replace(extract(space, k, "LA", known[0], seed), **reached)
         bottom = dataclasses.replace(extract(space, k_bottom, "SA", known[1], seed), **reached)
         quadratures = [space.quadrature()]
-        del space  # its basis is the largest thing in memory
+        del space, search  # the basis is the largest thing in memory
     lean = held < vectors_of(steps) + top.vectors.shape[1] + bottom.vectors.shape[1]
     for probe in range(1, probes):
         run = grown(operator, rademacher(size, seed, probe), steps, seed, lean)

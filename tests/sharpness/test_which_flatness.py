@@ -220,6 +220,6 @@ def test_what_is_linear_in_the_loss(measured):
 
 def test_the_page_names_every_measure():
     text = PAGE.read_text(encoding="utf-8")
-    results = {"Ladder", "NoiseTolerance", "RelativeFlatness", "TopCurvature", "stretched"}
+    results = {"Ladder", "NoiseScale", "NoiseTolerance", "RelativeFlatness", "TopCurvature", "stretched"}
     for name in set(sharpness.__all__) - results:
         assert f"`{name}" in text, name
