@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from landscape.curvature._batch_forms import BatchForms
+from landscape.curvature._lanczos import rademacher
 from landscape.curvature._operator import SymmetricOperator
 
 # Residuals that make up less than this share of one another's span add no direction of their own.
@@ -87,9 +88,15 @@ class WarmSpace:
         return self.count - self._given
 
     def grow(self) -> None:
-        """Multiply one more direction: the one in which most of the wanted eigenvectors lies that is outside of W."""
-        outside = self._coefficients[self.count :, : self._k]
-        direction = self._beside @ torch.linalg.svd(outside)[0][:, :1].to(self.basis)
+        """Multiply one more direction: the one in which most of the wanted eigenvectors lies that is outside of W.
+
+        Where W is invariant, it is a random one.
+        """
+        if self._beside.shape[1]:
+            outside = self._coefficients[self.count :, : self._k]
+            direction = self._beside @ torch.linalg.svd(outside)[0][:, :1].to(self.basis)
+        else:  # W is invariant: only a random direction can show what it lacks
+            direction = rademacher(self._operator.shape[0], self.count)[:, None].to(self.basis)
         direction = _without(direction, self.basis)
         direction /= torch.linalg.vector_norm(direction)
         self.basis = torch.cat([self.basis, direction], dim=1)

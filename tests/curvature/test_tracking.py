@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -197,3 +199,17 @@ def test_a_vector_whose_product_is_known_is_taken_in_for_nothing():
     within = before.pairs.vectors[:, 0]
     again = track(DenseOperator(matrix), before, k=1, known=(within, matrix @ within))  # nothing new: left out
     assert float(again.pairs.values[0]) == pytest.approx(1.0)
+
+
+def test_vectors_that_span_an_invariant_space_are_followed():
+    """Nothing is left beside them, so the further direction is a random one."""
+    size = 90
+    values = torch.zeros(size, dtype=torch.float64)
+    values[:3] = torch.tensor([3.0, 2.0, 1.0])
+    operator = DenseOperator(torch.diag(values))
+    first = track(operator, None, k=2)
+    basis = torch.eye(size, dtype=torch.float64)[:, : first.basis.shape[1]]
+    again = track(operator, dataclasses.replace(first, basis=basis), k=2)
+    assert not again.cold
+    np.testing.assert_allclose(again.pairs.values, [3.0, 2.0], rtol=1e-12)
+    assert again.pairs.converged
