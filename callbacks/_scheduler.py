@@ -90,7 +90,8 @@ class Scheduler:
         if first is None or first._session is None:
             return
         # Loggers are silent in all processes but the first, whose word counts: the prices are a meeting of all.
-        if self._pots or first._session.processes.first(_notes.heard(trainer)):
+        heard = first._session.processes.first(_notes.heard(trainer))
+        if self._pots or heard:
             self._price(trainer, module)
         fit = fit_of(trainer, epoch_begun=False)
         for callback, member in self._members.values():

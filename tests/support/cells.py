@@ -164,7 +164,7 @@ def examine(kind: Kind, regime: Regime, folder: Path, made: Callable[..., list[A
         The cell of the matrix.
     """
     left, options, path = [], kind.common | regime.common, folder / "landscape.h5"
-    for name in ("without", "with"):
+    for name in (*["warm"] * kind.warms, "without", "with"):
         (folder / name).mkdir()
         measured = made(path=path, **options) if name == "with" else []
         trainer, keeps, warned = train(kind, regime, folder / name, measured)
@@ -172,7 +172,7 @@ def examine(kind: Kind, regime: Regime, folder: Path, made: Callable[..., list[A
     reference = Reference(kind, keeps.modules, options.get("mode") == "train", options.get("noise_seed"))
     groups = {callback.group for callback in measured}
     measures = [measure for measure, (group, _) in MEASURES.items() if group in groups]
-    return Cell(left[0] == left[1], judge(path, reference, measures, warned))
+    return Cell(left[-2] == left[-1], judge(path, reference, measures, warned))
 
 
 class Reference:

@@ -48,6 +48,7 @@ class Kind:
         copied: Copies a module for the reference; `copy.deepcopy` by default.
         leaves_out: Regimes that Lightning or torch itself does not allow for this kind.
         only: The only regimes to run, where not all are of interest.
+        warms: Whether the first training in a process differs from the next ones, without any callback too.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Kind:
     copied: Callable[[nn.Module], nn.Module] | None = None
     leaves_out: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    warms: bool = False
 
     def shares(self, batches: list[Any]) -> list[float]:
         """Return s_b of every batch."""

@@ -250,6 +250,7 @@ KINDS = [
         Scripted,
         labelled,
         copied=_unscripted_copy,
+        warms=True,  # torch compiles a script anew for what it receives
         leaves_out=("bf16-mixed",),  # there two trainings of one process differ without any callback, too
     ),
     Kind("plain list", "a trained parameter in a plain list", PlainList, labelled, parameters=_with_list),
