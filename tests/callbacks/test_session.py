@@ -7,11 +7,12 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from landscape_test_trainings import Plain, assert_identical, fit, loader, make_trainer, run_of
 
 from landscape import FileError, open_run
 from landscape.callbacks import Sharpness
-from landscape.callbacks._session import Measured, Session, session_of
+from landscape.callbacks._session import Measured, Session, _sums, session_of
 
 MEASURED = Measured(examples=20, batch_size=None, mode="eval", noise_seed=None, seed=0)
 
@@ -123,3 +124,12 @@ def test_a_trainer_is_forgotten_with_its_session(tmp_path):
     del trainer
     gc.collect()
     assert reference() is None
+
+
+def test_states_with_equal_sums_are_told_apart():
+    """A step on a cross-entropy leaves the sum over the classes of a last layer as it was."""
+    module = torch.nn.Linear(2, 2, bias=False).double()
+    module.weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
+    before = _sums(module)
+    module.weight.data += torch.tensor([[0.5, 0.0], [-0.5, 0.0]], dtype=torch.float64)
+    assert _sums(module) != before
