@@ -17,6 +17,7 @@ from landscape._batches import DrawnBatches
 from landscape._derivatives import share_verdicts
 from landscape._distributed import ALONE, Processes
 from landscape._errors import FileError
+from landscape._fetching import fetched
 from landscape.callbacks import _data
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._measured_data import PASSED, AwaitedError, Measured, MeasuredData
@@ -256,8 +257,9 @@ def _sums(module: torch.nn.Module) -> list[float]:
     # Sums alone do not: gradients of a cross-entropy by its last layer add up to zero over the classes.
     tensors = [t.detach() for t in (*module.parameters(), *module.buffers())]
     numbers = [torch.view_as_real(t) if t.is_complex() else t for t in tensors]
-    sums = [float(t.sum(dtype=torch.float64)) for t in numbers]
-    return sums + [float(torch.linalg.vector_norm(t, dtype=torch.float64)) for t in numbers if t.is_floating_point()]
+    found = [t.sum(dtype=torch.float64) for t in numbers]
+    found += [torch.linalg.vector_norm(t, dtype=torch.float64) for t in numbers if t.is_floating_point()]
+    return fetched([number.to(found[0].device) for number in found]).tolist()
 
 
 _SESSIONS: weakref.WeakKeyDictionary[Any, dict[Path, Session]] = weakref.WeakKeyDictionary()

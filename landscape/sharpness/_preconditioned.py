@@ -85,7 +85,8 @@ def preconditioned_sharpness(
         MeasurementError: The optimizer is of an unknown kind, has taken no step, or a product is not finite.
         ValueError: P has another length or is not positive.
 
-    Source: Cohen et al. 2022, arXiv:2207.14484 (the adaptive edge of stability); arXiv:2606.16768.
+    Source: Cohen et al. 2022, arXiv:2207.14484 (the adaptive edge of stability). Ramasinghe et al. 2026,
+    arXiv:2606.16768, follow the eigenvalue by warm-started power iteration; we follow it by `curvature.track`.
     """
     if isinstance(optimizer, torch.Tensor):
         diagonal, decay = optimizer, weight_decay or 0.0
