@@ -17,8 +17,10 @@ def barrier(profile: PathProfile, definition: str = "interpolated", which: str =
 
     - "interpolated": max_t [L(γ(t)) − ((1−t) L(γ(0)) + t L(γ(1)))], the rise over the straight line between the ends'
       losses (Entezari et al. 2022, arXiv:2110.06296).
-    - "mean_of_ends": max_t L(γ(t)) − (L(γ(0)) + L(γ(1)))/2, the rise over their mean; ends of unequal loss alone make
-      it half their difference (Frankle et al. 2020, arXiv:1912.05671).
+
+    - "mean_of_ends": max_t L(γ(t)) − (L(γ(0)) + L(γ(1)))/2, the rise over their mean (Frankle et al. 2020,
+      arXiv:1912.05671). Ends of unequal loss alone make it half their difference.
+
     - "worse_end": max_t L(γ(t)) − max(L(γ(0)), L(γ(1))), what a walker must climb beyond the worse solution.
 
     None can be negative, as both ends are on the grid; interpolated ≥ worse_end and mean_of_ends ≥ worse_end always. On

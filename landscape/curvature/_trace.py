@@ -69,13 +69,14 @@ def trace(
     """Estimate tr H until the standard error falls below tol · max(|tr H|, floor · ‖H‖_F).
 
     - "hutchinson" averages vᵀHv over vectors of independent signs (Girard 1987; Hutchinson 1990).
-    - "xtrace" projects out a subspace from the other test vectors before it does so, exchangeably for each of them
-      (Epperly, Tropp & Webber 2024, arXiv:2301.07825, §2.3): test vectors are uniform on the sphere and the residual
-      part is normalised by its own length.
-    - "hutch++" takes the trace on one subspace exactly and probes the rest with fresh vectors (Meyer, Musco, Musco &
-      Woodruff 2021, arXiv:2010.09649), sharing the products out as it goes. We let the subspace grow by block Krylov
-      steps, one product a direction where the paper's sketch needs two. Eigenpairs that are `known` already stand in
-      the subspace for nothing.
+
+    - "xtrace" projects out a subspace made of the other test vectors, exchangeably for each (Epperly, Tropp & Webber
+      2024, arXiv:2301.07825, §2.3). Test vectors are uniform on the sphere, and the residual part is normalised by its
+      own length.
+
+    - "hutch++" takes the trace on one subspace exactly, and probes the rest with fresh vectors (Meyer, Musco, Musco &
+      Woodruff 2021, arXiv:2010.09649). Our subspace grows by block Krylov steps, one product a direction; the paper's
+      sketch needs two. `known` eigenpairs join the subspace without a product.
 
     The last two need far fewer products where the spectrum decays. Standard errors are calibrated: value ± 1.96·stderr
     covers tr H in about 95 % of seeds, also when stopped early (`form_error`, `exchangeable_factor`). What the XTrace
