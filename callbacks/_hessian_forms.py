@@ -63,6 +63,8 @@ def spectrum_work(settings: Mapping[str, Any], layers: int, gap_probes: int) -> 
 def padded(row: Mapping[str, Any], shapes: Mapping[str, int]) -> dict[str, Any]:
     """Fill the eigenvalues that a smaller form leaves out: NaN, and not converged.
 
+    The condition number is that of all eigenvalues at the top, so it is NaN without some of them.
+
     Args:
         row: The measured row.
         shapes: Eigenvalues that the group was declared with, by end ("top", "bottom").
@@ -77,6 +79,8 @@ def padded(row: Mapping[str, Any], shapes: Mapping[str, int]) -> dict[str, Any]:
             if 0 < len(values) < count:
                 fill = -1 if values.dtype.kind == "i" else np.nan
                 filled[name] = np.pad(values, (0, count - len(values)), constant_values=fill)
+                if name == "eigenvalues_top":
+                    filled["condition_number"] = np.nan
     return filled
 
 

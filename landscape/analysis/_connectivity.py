@@ -81,7 +81,10 @@ def _draw_path(ax: Any, row: xr.Dataset, path: str, kind: str, definition: str) 
         if np.isfinite(values).any():
             found = height, _ = _barrier(row, split, kind, path, definition)
             label = f"{name}, {data}" if np.isnan(height) else f"{name}, {data}: {with_error(*found)}"
-            ax.plot(row["t"].values, values, ls=dashes, color=color, label=label)
+            # A smaller form measures fewer points: the line joins those, and dots show where they are.
+            there = np.isfinite(values)
+            marker = "" if there.all() else "."
+            ax.plot(row["t"].values[there], values[there], ls=dashes, marker=marker, color=color, label=label)
             drawn += 1
     return drawn
 
@@ -99,9 +102,9 @@ def _barrier(row: xr.Dataset, split: str, kind: str, path: str, definition: str)
 def _mark_barrier(ax: Any, row: xr.Dataset, kind: str, definition: str) -> None:
     """Draw the linear path's barrier in training loss or error as an arrow from where it is counted to its top."""
     height, stderr = _barrier(row, "train", kind, "linear", definition)
-    values = row[f"curve_train_{kind}"].sel(path="linear").values
-    t = row["t"].values
-    if not height > 0 or not np.isfinite(values).all():
+    values, t = row[f"curve_train_{kind}"].sel(path="linear").values, row["t"].values
+    values, t = values[np.isfinite(values)], t[np.isfinite(values)]
+    if not height > 0 or len(t) < 2 or t[0] != 0 or t[-1] != 1:
         return
     base = {
         "interpolated": (1 - t) * values[0] + t * values[-1],

@@ -37,9 +37,9 @@ def _kernel_cdf(distance: np.ndarray) -> np.ndarray:
 
 
 def step_edges(steps: np.ndarray) -> np.ndarray:
-    """Return the borders between recorded steps, halfway, and as far outside the first and the last one."""
+    """Return the borders between recorded steps: halfway, and the first and the last step themselves."""
     steps = np.asarray(steps, dtype=np.float64)
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middle = (steps[:-1] + steps[1:]) / 2
-    return np.concatenate([[2 * steps[0] - middle[0]], middle, [2 * steps[-1] - middle[-1]]])
+    return np.concatenate([steps[:1], middle, steps[-1:]])

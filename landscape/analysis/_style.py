@@ -161,9 +161,9 @@ def spans_decade(values: Any) -> bool:
 
 
 def log_where_positive(ax: Any, values: Any, axis: str = "y") -> None:
-    """Make an axis logarithmic where the values on it call for that."""
+    """Make an axis logarithmic where the values on it call for that; others than positive ones are not drawn."""
     if spans_decade(values):
-        (ax.set_xscale if axis == "x" else ax.set_yscale)("log")
+        (ax.set_xscale if axis == "x" else ax.set_yscale)("log", nonpositive="mask")
         plain_log_ticks(ax.xaxis if axis == "x" else ax.yaxis, values)
 
 

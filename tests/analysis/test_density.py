@@ -45,5 +45,5 @@ def test_a_failed_row_is_nan() -> None:
 
 
 def test_borders_between_steps() -> None:
-    assert step_edges(np.array([0, 10, 30])).tolist() == [-5.0, 5.0, 20.0, 40.0]
+    assert step_edges(np.array([0, 10, 30])).tolist() == [0.0, 5.0, 20.0, 30.0]
     assert step_edges(np.array([7])).tolist() == [6.5, 7.5]

@@ -52,6 +52,9 @@ def test_gradient_descent_has_its_lines_on_both_panels() -> None:
     above, middle, below = plot_monitor(run)
     np.testing.assert_allclose(line(above, "critical sharpness 2/ηc"), [1.0, np.nan, 30.0])
     np.testing.assert_allclose(line(above, "by the quadratic model"), [1.1, -2.0, 31.0])
+    # Logarithmic axes leave out what is not positive, instead of drawing it at their end.
+    (model,) = (one for one in above.lines if one.get_label() == "by the quadratic model")
+    assert not np.isfinite(model.get_transform().transform([(20.0, -2.0)])).all()
     np.testing.assert_allclose(line(above, "2/η"), [20.0, 10.0, 20 / 3])
     np.testing.assert_allclose(line(middle, "largest Hessian eigenvalue"), [9.0, 12.0, 20.0])
     np.testing.assert_allclose(line(middle, "(2+2β)/η, β = 0.5"), [30 - 0.25, 15 - 0.25, 10 - 0.25])

@@ -91,7 +91,8 @@ def test_paths_and_barriers(full_run: Path) -> None:
     assert loss.get_legend().get_title().get_text() == "barrier above the line between the ends"
 
 
-def test_barriers_stand_with_their_standard_errors() -> None:
+def recorded_paths(row: dict[str, Any]) -> Any:
+    """A run with one row of paths; `row` gives values by the split and kind that they are of."""
     splits = [f"{split}_{kind}" for split in ("train", "held_out") for kind in ("loss", "error")]
     variables = [Variable(f"curve_{name}", ("path", "t")) for name in splits]
     variables += [
@@ -101,11 +102,26 @@ def test_barriers_stand_with_their_standard_errors() -> None:
     axes = [Coordinate("path", ("linear", "bezier")), Coordinate("t", T), Coordinate("definition", definitions)]
     recorder = MemoryRecorder({}, None)
     recorder.declare(GroupSchema("mode_connectivity", "paths", variables, axes))
-    row = {f"curve_{name}": [2 * HUMP, 0.1 * HUMP] for name in splits}
-    row |= {f"barrier_{name}": [[2.0] * 3, [0.1] * 3] for name in splits}
-    row |= {f"barrier_{name}_stderr": [[0.125] * 3, [0.0] * 3] for name in splits}
-    recorder.append("mode_connectivity", {"step": 1, "train_loss": 0.0} | row)
-    loss, _ = plot_connectivity(recorder.run())
+    found = {f"curve_{name}": [2 * HUMP, 0.1 * HUMP] for name in splits}
+    found |= {f"barrier_{name}": [[2.0] * 3, [0.1] * 3] for name in splits}
+    found |= {f"barrier_{name}_stderr": [[0.125] * 3, [0.0] * 3] for name in splits}
+    recorder.append("mode_connectivity", {"step": 1, "train_loss": 0.0} | found | row)
+    return recorder.run()
+
+
+def test_points_that_were_left_out_do_not_break_the_path() -> None:
+    curves = np.stack([np.where(np.isin(T, (0.25, 0.75)), NAN, height * HUMP) for height in (2.0, 0.1)])
+    loss, _ = plot_connectivity(recorded_paths({"curve_train_loss": curves}))
+    drawn = line(loss, "linear, training")
+    assert drawn.get_xdata().tolist() == [0.0, 0.5, 1.0]
+    assert drawn.get_ydata().tolist() == [0.0, 2.0, 0.0]
+    assert drawn.get_marker() == "."
+    assert "barrier 2" in [text.get_text() for text in loss.texts]
+    assert line(loss, "linear, held-out").get_marker() in ("", "None")
+
+
+def test_barriers_stand_with_their_standard_errors() -> None:
+    loss, _ = plot_connectivity(recorded_paths({}))
     assert line(loss, "linear, training: 2.00 ± 0.12")
     assert line(loss, "Bézier, training: 0.1")  # a path whose top is one of its ends
     assert "standard error" in loss.get_legend().get_title().get_text()

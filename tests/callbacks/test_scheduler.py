@@ -141,6 +141,7 @@ def test_smallest_forms_of_all_measures(tmp_path, given):
     assert (spectrum.converged_top[:, 1:] == -1).all()
     assert np.isfinite(spectrum.trace).all()
     assert np.isnan(spectrum.trace_stderr).all()
+    assert np.isnan(spectrum.condition_number).all(), "one eigenvalue of four says nothing of the others"
     assert sharp.reduced.values[0] == "average_case.draws=4, worst_case.steps=5, trace_chc.max_matvecs=20, examples=128"
     assert swa.step.values.tolist() == [16, 32, 48]  # the weights of all epochs
     assert np.isfinite(swa.weights).all()
