@@ -50,6 +50,8 @@ def plot_spectrum(run: RunLike, ax: Any = None) -> Any:
         _draw_threshold(ax, data, run.attributes.get("optimizer"))
         steps = data["step"].values
         mark_failed(ax, steps[np.isin(data["status"].values, ("failed", "surrogate"))])
+        ax.use_sticky_edges = False  # room beside the cells, so that the markers at the ends are whole
+        ax.margins(x=0.02)
         ax.set_xlabel(label_of("step"))
         ax.set_ylabel("Hessian eigenvalue (not invariant)")
         legend_above(ax, columns=3)
