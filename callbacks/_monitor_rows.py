@@ -57,16 +57,19 @@ class Step:
 
 def directional_row(
     objective: Objective, step: Step, operator: SymmetricOperator, decay: Decay
-) -> tuple[dict[str, Any], torch.Tensor]:
-    """Take the curvature along the update; return the row and the product HΔ."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the curvature along the update; return the row, and what a search for eigenvalues may take in of it."""
     found = directional_sharpness(objective, step.known, step.learning_rate, operator, weight_decay=decay)
     row = {
         "directional_sharpness": found.value,
+        "directional_sharpness_stderr_sample": found.stderr_sample,
         "critical_sharpness_quadratic": found.critical,
+        "critical_sharpness_quadratic_stderr_sample": found.critical_stderr_sample,
         "update_slope": found.slope,
+        "update_slope_stderr_sample": found.slope_stderr_sample,
         "update_norm": float(torch.linalg.vector_norm(step.known)),
     }
-    return row, found.product
+    return row, {"known": (step.known, found.product), "known_forms": found.forms}
 
 
 def critical_row(
@@ -90,6 +93,7 @@ def critical_row(
         "critical_sharpness": found.value,
         "critical_sharpness_lower": found.lower,
         "critical_sharpness_upper": found.upper,
+        "critical_sharpness_stderr_sample": found.stderr_sample,
         "n_evaluations": found.n_evaluations,
     }
     if math.isinf(found.value):
@@ -113,7 +117,7 @@ def top_row(
         operator: Its Hessian.
         previous: The last event.
         optimizers: The optimizers whose preconditioner counts.
-        **settings: tol, max_matvecs, seed, and the update with its product as `known`.
+        **settings: tol, max_matvecs, seed, and the update with its product as `known` and `known_forms`.
 
     Returns:
         The row, and what the next event begins from.
@@ -123,10 +127,9 @@ def top_row(
         found = track(operator, previous, k=min(2, operator.shape[0]), **settings)
     else:
         found = preconditioned_sharpness(objective, optimizers, previous, operator, **settings).tracked
-    value, residual, converged = monitor_columns(name)
     pairs = found.pairs
-    each = np.int8(pairs.converged_each[0])
-    return {value: pairs.values[0], residual: pairs.residuals[0], converged: each}, found
+    numbers = (pairs.values[0], pairs.residuals[0], np.int8(pairs.converged_each[0]), pairs.stderr_sample[0])
+    return dict(zip(monitor_columns(name), numbers, strict=True)), found
 
 
 def noise_row(objective: Objective, groups: int) -> dict[str, Any]:

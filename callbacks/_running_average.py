@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 
 from landscape._layout import ParameterLayout
 from landscape.averaging import RunningMean, recompute_batchnorm
+from landscape.callbacks._axes import over_examples
+from landscape.callbacks._session import losses
 from landscape.callbacks._state import ModuleState
-from landscape.objective import Objective
+from landscape.objective import Evaluation, Objective
 from landscape.record import Variable
 from landscape.record._layouts import States
 
@@ -29,6 +32,7 @@ def mean_variables() -> list[Variable]:
         Variable("n_averaged", (), "i8", description="snapshots in the mean"),
         Variable("distance", description="l2 distance of the iterate from the mean"),
         *(Variable(name, description=text) for name, text in MEAN_SCALARS),
+        *(over_examples(name) for name, _ in MEAN_SCALARS),
     ]
 
 
@@ -105,14 +109,11 @@ class RunningAverage:
         mean = running.value.to(objective.device, objective.dtype)
         fresh = recompute_batchnorm(objective, mean)
         train = objective.evaluate(mean, fresh)
-        held = held_out.evaluate(mean, fresh) if held_out is not None else None
+        held = Evaluation(math.nan, math.nan) if held_out is None else held_out.evaluate(mean, fresh)
         row = {
             "n_averaged": running.count,
             "distance": float(torch.linalg.vector_norm(objective.vector().double() - mean.double())),
-            "swa_train_loss": train.loss,
-            "swa_train_error": train.error,
-            "swa_held_out_loss": held.loss if held else np.nan,
-            "swa_held_out_error": held.error if held else np.nan,
+            **{f"swa_{name}": value for name, value in losses(train, held).items()},
         }
         self.mean, self.layout, self.fresh = running, layout, fresh
         return row

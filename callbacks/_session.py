@@ -244,6 +244,10 @@ def losses(train: Evaluation, held: Evaluation) -> dict[str, float]:
         "train_error": train.error,
         "held_out_loss": held.loss,
         "held_out_error": held.error,
+        "train_loss_stderr_sample": train.loss_stderr_sample,
+        "train_error_stderr_sample": train.error_stderr_sample,
+        "held_out_loss_stderr_sample": held.loss_stderr_sample,
+        "held_out_error_stderr_sample": held.error_stderr_sample,
     }
 
 

@@ -54,12 +54,8 @@ _CHOICES = {
     ("keskar", "norm"): ("linf",),
     ("relative_flatness", "kind"): ("trace", "max"),
 }
-# Without this setting nothing is averaged, and the standard error is 0.
-_AVERAGED_BY = {"worst_case": "group", "asam": "group", "keskar": "subspace"}
-# These have a standard error over examples.
-_OVER_EXAMPLES = frozenset(
-    {"sam", "m_sharpness", "asam", "average_case", "worst_case", "lambda_max_chc", "trace_chc", "relative_flatness"}
-)
+# Nothing is drawn in these, and the standard error over draws is 0; in Keskar's, the subspaces are.
+_NOT_DRAWN = frozenset({"m_sharpness", "asam", "worst_case"})
 _COUNTS = ("m", "group", "subspace", "iterations", "steps")
 
 
@@ -98,9 +94,7 @@ class Recorded:
         variables = [Variable(self.name, dims, description=f"{text}; {given}" if given else text)]
         if has_error:
             variables.append(Variable(f"{self.name}_stderr", dims, description=f"standard error of {self.name}"))
-        if self.measure in _OVER_EXAMPLES:
-            variables.append(over_examples(self.name, dims))
-        return variables
+        return [*variables, over_examples(self.name, dims)]
 
     def coordinates(self) -> list[Coordinate]:
         """Return the coordinate of its ladder, where it has one."""
@@ -113,7 +107,7 @@ class Recorded:
         """Return the variables that are single numbers and worth a look: a standard error only where it is not 0."""
         if self.rung:
             return []
-        exact = self.measure in _AVERAGED_BY and self.settings.get(_AVERAGED_BY[self.measure]) is None
+        exact = self.measure in _NOT_DRAWN or (self.measure == "keskar" and self.settings.get("subspace") is None)
         return [self.name] if exact or not _KINDS[self.measure][2] else [self.name, f"{self.name}_stderr"]
 
     def described(self) -> dict[str, Any]:
@@ -129,9 +123,8 @@ class Recorded:
         elif self.takes_operator:
             more["operator"] = operator
         found = getattr(sharpness, self.measure)(objective, **(more | self.settings))
-        row = {self.name: found.value}
-        row |= {f"{self.name}_stderr": found.stderr} if _KINDS[self.measure][2] else {}
-        return row | ({f"{self.name}_stderr_sample": found.stderr_sample} if self.measure in _OVER_EXAMPLES else {})
+        row = {self.name: found.value, f"{self.name}_stderr_sample": found.stderr_sample}
+        return row | ({f"{self.name}_stderr": found.stderr} if _KINDS[self.measure][2] else {})
 
     @property
     def takes_operator(self) -> bool:

@@ -186,7 +186,7 @@ class SharpnessMonitor(LandscapeCallback):
             self._tracked, self._tracked_layout = {}, objective.layout
         operators: list[SymmetricOperator] = []
         slope: list[float] = []
-        update: list[tuple[torch.Tensor, torch.Tensor]] = []
+        update: dict[str, Any] = {}
 
         def operator() -> SymmetricOperator:
             if not operators:
@@ -195,9 +195,9 @@ class SharpnessMonitor(LandscapeCallback):
 
         def directional() -> dict[str, Any]:
             decay = coupled_decay(objective, trainer.optimizers)
-            row, product = directional_row(objective, step, operator(), decay)
+            row, taken_in = directional_row(objective, step, operator(), decay)
             slope.append(row["update_slope"])
-            update.append((step.known, product))
+            update.update(taken_in)
             return row
 
         def critical() -> dict[str, Any]:
@@ -206,8 +206,7 @@ class SharpnessMonitor(LandscapeCallback):
             return row
 
         def top(name: str) -> dict[str, Any]:
-            known = update[0] if update else None
-            settings = {"tol": self.tol, "max_matvecs": self.max_matvecs, "seed": self.seed, "known": known}
+            settings = {"tol": self.tol, "max_matvecs": self.max_matvecs, "seed": self.seed, **update}
             optimizers = step.optimizers if name == PRECONDITIONED else None
             row, self._tracked[name] = top_row(
                 name, objective, operator(), self._tracked.get(name), optimizers, **settings

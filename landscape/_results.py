@@ -62,20 +62,22 @@ class Estimate(Result):
 
     @classmethod
     def over_groups(cls, samples: Any, seed: int | None) -> Estimate:
-        """Wrap the mean over groups of examples, each measured by itself: the error over groups is one over examples.
+        """Wrap the mean over groups of examples, each measured by itself.
+
+        The groups are all of the measured examples, so nothing is drawn. Their spread is an error over examples.
 
         Args:
             samples: The groups' values, one-dimensional.
             seed: Seed of what was drawn, or None.
 
         Returns:
-            The mean. Of a single group, the number without an error of its own.
+            The mean, with the standard error over examples, widened by Student's t; NaN for a single group.
         """
         if len(samples) == 1:
             return cls.exact(samples[0])
         found = cls.from_samples(samples, seed)
         widened = cls.student(found.value, found.stderr, found.n, seed, found.dof)
-        return dataclasses.replace(found, stderr_sample=widened.stderr)
+        return cls(found.value, 0.0, found.n, seed, stderr_sample=widened.stderr)
 
     @classmethod
     def student(cls, value: float, spread: float, n: int, seed: int | None, dof: float) -> Estimate:
@@ -164,7 +166,13 @@ class Evaluation(Result):
     Attributes:
         loss: Mean loss, in the loss function's unit (nats for a cross-entropy).
         error: Fraction of wrongly classified targets; NaN where the loss knows no classes.
+        loss_stderr_sample: Standard error of the loss over examples, from the losses of the batches; NaN where it is
+            not known, as with a single batch.
+        error_stderr_sample: That of the fraction.
     """
 
     loss: float
     error: float
+    # Of two evaluations with unknown errors: NaN is no difference.
+    loss_stderr_sample: float = dataclasses.field(default=float("nan"), compare=False)
+    error_stderr_sample: float = dataclasses.field(default=float("nan"), compare=False)

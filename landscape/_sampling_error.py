@@ -85,6 +85,18 @@ class Clusters:
         np.add.at(total, self.group[counted], given[counted])
         return total
 
+    def dividing_by(self, by_batch: np.ndarray) -> Clusters:
+        """Return the same groups for a mean that divides by something else, such as the number of classified targets.
+
+        Args:
+            by_batch: What each batch adds to the divisor, shape (batches,); the sum is positive.
+
+        Returns:
+            The groups, with the weights p_g of that mean.
+        """
+        divisors = self.add_up(by_batch)
+        return dataclasses.replace(self, weights=divisors / divisors.sum())
+
     def spread(self, contributions: np.ndarray) -> np.ndarray:
         """Return the standard error of Σ_g c_g as it is found, before Student's t widens it.
 
@@ -96,9 +108,10 @@ class Clusters:
         """
         given = np.asarray(contributions, dtype=np.float64)
         p, share = (each.reshape(-1, *([1] * (given.ndim - 1))) for each in (self.weights, self.shares))
-        deviations = given - p * given.sum(axis=0)
         freedom = self.count - 2 + float((self.weights**2 / self.shares).sum())
-        found: np.ndarray = np.sqrt((deviations**2 / share).sum(axis=0) / freedom)
+        with np.errstate(invalid="ignore"):  # of an infinite number the error is not known: inf - inf is NaN
+            deviations = given - p * given.sum(axis=0)
+            found: np.ndarray = np.sqrt((deviations**2 / share).sum(axis=0) / freedom)
         return found
 
     def stderr(self, contributions: np.ndarray) -> np.ndarray:
@@ -125,17 +138,25 @@ def of_contributions(clusters: Clusters | None, contributions: np.ndarray | None
     return clusters.stderr(contributions)
 
 
+def of_ratio(clusters: Clusters | None, above: np.ndarray, below: np.ndarray) -> float:
+    """Return the standard error over examples of Σ a_b / Σ m_b, for what each batch adds to both, shape (batches,)."""
+    total = float(np.sum(below))
+    if clusters is None or not total > 0:
+        return float("nan")
+    return float(clusters.dividing_by(below).stderr(clusters.add_up(above) / total))
+
+
 def of_shares(clusters: Clusters | None, by_batch: Any) -> np.ndarray:
     """Return the standard errors over examples of a sum over batches, from what each contributes.
 
     Args:
         clusters: Groups of the batches; None where there are fewer than two.
-        by_batch: Contributions, a tensor of shape (batches, ...).
+        by_batch: Contributions, a tensor or array of shape (batches, ...).
 
     Returns:
         The standard errors, shape (...); NaN without groups.
     """
-    given = by_batch.detach().cpu().numpy()
+    given = by_batch if isinstance(by_batch, np.ndarray) else by_batch.detach().cpu().numpy()
     if clusters is None:
         return np.full(given.shape[1:], np.nan)
     return clusters.stderr(clusters.add_up(given))

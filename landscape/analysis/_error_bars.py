@@ -1,6 +1,8 @@
-"""Standard errors of a run's columns: over random draws, over examples, and both together."""
+"""Standard errors of a run's columns: over random draws, over examples, and both together, also as bands in plots."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,28 @@ def error_bars(table: pd.DataFrame, name: str) -> np.ndarray:
     drawn, sampled = (_column(table, each) for each in (stderr_column(name), sample_column(name)))
     both = np.hypot(np.nan_to_num(drawn), np.nan_to_num(sampled))
     return np.where(np.isnan(drawn) & np.isnan(sampled), np.nan, both)
+
+
+def draw_band(ax: Any, steps: Any, values: Any, errors: Any, color: str) -> None:
+    """Draw ± one standard error around a line; nothing where no error is known.
+
+    Call it once the scale of the axis is set: on a logarithmic one a band that reaches zero ends at a tenth of the
+    value, for it would vanish altogether.
+
+    Args:
+        ax: The axes.
+        steps: Positions of the values, shape (n,).
+        values: The line, shape (n,).
+        errors: Standard errors, shape (n,); NaN where they are not known.
+        color: Colour of the line.
+    """
+    values, errors = np.asarray(values, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    if not np.isfinite(errors).any():
+        return
+    low = values - errors
+    if ax.get_yscale() == "log":
+        low = np.where(values > 0, np.maximum(low, values / 10), np.nan)
+    ax.fill_between(steps, low, values + errors, color=color, alpha=0.25, linewidth=0)
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from landscape.analysis._error_bars import draw_band
 from landscape.analysis._labels import label_of
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._stability import Threshold, preconditioned_threshold, stability_threshold
@@ -47,7 +48,8 @@ def plot_monitor(run: RunLike, ax: Any = None) -> Any:
     Above: the critical sharpness 2/ηc and its quadratic model, with 2/η. A step above the line raised the loss. In the
     middle: the preconditioned sharpness with (2+2β₁)/((1−β₁)η) where it was recorded, else λmax with 2/η or (2+2β)/η
     and the curvature along the step. Below: the loss on the measured examples, and the gradient noise scale where it
-    was recorded. Values that are not positive are left out of logarithmic axes.
+    was recorded. Bands are ± one standard error over examples, and so are the bars of the noise scale. Values that are
+    not positive are left out of logarithmic axes.
 
     Args:
         run: Path of a run file, or an open run.
@@ -99,13 +101,14 @@ def _plain(optimizer: Any) -> Threshold | None:
 
 
 def _draw(ax: Any, data: xr.Dataset, columns: dict[str, tuple[str, str, str]], lines: list[Threshold]) -> None:
-    steps, shown = data["step"].values, [np.zeros(0)]
+    steps, shown, bands = data["step"].values, [np.zeros(0)], []
     for name, (color, marker, label) in columns.items():
         if name not in data or not np.isfinite(data[name].values).any():
             continue
         values = np.where(np.isfinite(data[name].values), data[name].values, np.nan)
         dashes = "-" if marker else ":"
         ax.plot(steps, values, dashes, color=color, marker=marker, markersize=3, label=label)
+        bands.append((values, _errors(data, name), color))
         shown.append(values[np.isfinite(values)])
     for line in lines:
         edge = line.at(data["learning_rate"].values)
@@ -113,6 +116,14 @@ def _draw(ax: Any, data: xr.Dataset, columns: dict[str, tuple[str, str, str]], l
         shown.append(edge[np.isfinite(edge)])
     values = np.concatenate(shown)
     log_where_positive(ax, values[values > 0])
+    for band in bands:
+        draw_band(ax, steps, *band)
+
+
+def _errors(data: xr.Dataset, name: str) -> np.ndarray:
+    """Return the standard errors over examples of a column; NaN where the file has none."""
+    sampled = f"{name}_stderr_sample"
+    return data[sampled].values if sampled in data else np.full(data.sizes["step"], np.nan)
 
 
 def _draw_loss(ax: Any, data: xr.Dataset) -> None:
@@ -120,6 +131,7 @@ def _draw_loss(ax: Any, data: xr.Dataset) -> None:
     ax.plot(steps, losses, color=GREEN, label=label_of("train_loss"))
     ax.set_ylabel("training loss")
     log_where_positive(ax, losses)
+    draw_band(ax, steps, losses, _errors(data, "train_loss"), GREEN)
     if "gradient_noise_scale" not in data:
         return
     other = ax.twinx()

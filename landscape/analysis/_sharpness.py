@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from landscape.analysis._error_bars import error_bars
+from landscape.analysis._error_bars import draw_band, error_bars
 from landscape.analysis._labels import base_of, is_rise, label_of
 from landscape.analysis._reading import RunLike, as_run, group_tables
 from landscape.analysis._style import (
@@ -57,16 +57,17 @@ def plot_sharpness(run: RunLike, ax: Any = None) -> Any:
     with style():
         axes = panels(new_axes(2, 1, (6.8, 5.6), sharex=True, height_ratios=[2, 1]) if ax is None else ax, 2)
         upper, lower = axes
-        shown = [_draw_measure(upper, table, name, settings, *_MEASURES[name][1:]) for name in _MEASURES]
         others = [name for name in table if name not in _MEASURES and is_rise(name)]
         looks = itertools.cycle(zip(PALETTE[3:], MARKERS[3:], strict=False))
-        shown += [_draw_measure(upper, table, name, settings, *look) for name, look in zip(others, looks, strict=False)]
+        named = {name: look for name, (_, *look) in _MEASURES.items()} | dict(zip(others, looks, strict=False))
+        shown = [_draw_measure(upper, table, name, settings, *look) for name, look in named.items()]
         log_where_positive(upper, np.concatenate(shown))
-        losses = [
-            _draw_line(lower, table, "train_loss", BLACK, "-", label_of("train_loss")),
-            _draw_line(lower, table, "held_out_loss", ORANGE, "--", label_of("held_out_loss")),
-        ]
-        log_where_positive(lower, np.concatenate(losses))
+        losses = {"train_loss": (BLACK, "-"), "held_out_loss": (ORANGE, "--")}
+        drawn = [_draw_line(lower, table, name, *look, label_of(name)) for name, look in losses.items()]
+        log_where_positive(lower, np.concatenate(drawn))
+        for panel, lines in ((upper, named), (lower, losses)):
+            for name in (name for name in lines if name in table):
+                draw_band(panel, table["step"], table[name], error_bars(table, name), lines[name][0])
         mark_failed(upper, table["step"][table["status"] == "failed"])
         upper.set_ylabel("sharpness (rise in loss)")
         lower.set_ylabel("loss")
@@ -82,12 +83,7 @@ def _draw_measure(
     label = label_of(name).replace(" (rise in loss)", "")
     radius = _radius(name, settings.get("settings", settings))
     label = label if radius is None else f"{label}, ρ = {radius:g}"
-    values = _draw_line(ax, table, name, color, "-", label, marker=marker)
-    error = error_bars(table, name)
-    if len(values) and np.isfinite(error).any():
-        whole = table[name].to_numpy(dtype=np.float64)
-        ax.fill_between(table["step"], whole - error, whole + error, color=color, alpha=0.25, linewidth=0)
-    return values
+    return _draw_line(ax, table, name, color, "-", label, marker=marker)
 
 
 def _radius(name: str, settings: dict[str, Any]) -> float | None:

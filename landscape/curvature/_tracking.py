@@ -61,6 +61,7 @@ def track(
     seed: int = 0,
     max_matvecs: int | None = None,
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    known_forms: np.ndarray | None = None,
 ) -> Tracked:
     """Follow the k largest eigenpairs from the last event to this one, in k + 2 products where they turn slowly.
 
@@ -91,6 +92,8 @@ def track(
 
         known: A vector and its product with the operator now, each of shape (P,). A warm start takes it in without
             multiplying. The optimizer's last update is a good one: it leans into eigenvectors that come up.
+        known_forms: vᵀH_g v of the known vector v for the groups of batches g, shape (groups,), as
+            `directional_sharpness` gives them. Without them the errors over examples are unknown where v is taken in.
 
     Returns:
         The pairs, the subspace's rotation, and the start of the next event.
@@ -117,7 +120,7 @@ def track(
             f"P={operator.shape[0]} were asked for; begin with previous=None"
         )
     if previous is not None and operator.shape[0] > 2 * most:
-        space = WarmSpace(operator, previous.basis[:, : k + _SPARE], k, known)
+        space = WarmSpace(operator, previous.basis[:, : k + _SPARE], k, known, known_forms)
         found = _warm(space, k, tol, fallback, most, seed)
     if found is None:
         found = _cold(operator, k, seed)

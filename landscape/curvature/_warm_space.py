@@ -32,8 +32,10 @@ class WarmSpace:
         operator: The operator, shape (P, P).
         start: Vectors to begin with, shape (P, m), all of which are multiplied.
         k: Number of wanted pairs, the largest ones.
-        known: A vector and its product, each of shape (P,), that cost no further product. It is left out where it lies
-            nearly within the start, as rounding would then decide its image.
+        known: A vector v and its product Hv, each of shape (P,), that cost no further product. It is left out where it
+            lies nearly within the start, as rounding would then decide its image.
+        known_forms: vᵀH_g v of the groups of batches g, shape (groups,); without, the errors over examples are unknown
+            where v is taken in.
 
     Attributes:
         values: The wanted eigenvalues, largest first, shape (k,), float64.
@@ -50,32 +52,45 @@ class WarmSpace:
         start: torch.Tensor,
         k: int,
         known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        known_forms: np.ndarray | None = None,
     ):
         self._operator = operator
         self._k = k
         self.basis = torch.linalg.qr(start.to(operator.device, operator.dtype))[0]
         begun = start.shape[1]
-        self.image, forms = operator.by_batch(self.basis, lambda rows: rows @ self.basis, (begun, begun))
+        beside = self.basis[:, :0] if known is None else known[0].to(self.basis)[:, None]
+        beside = beside / torch.linalg.vector_norm(beside, dim=0)
+        read = torch.cat([self.basis, beside], dim=1)
+        self.image, forms = operator.by_batch(self.basis, lambda rows: rows @ read, (begun, read.shape[1]))
+        clusters, matrices = operator.clusters, None if forms is None else forms[:, :, :begun]
         if known is not None:
-            self._take_in(*(part.to(self.basis) for part in known))
+            own = self._take_in(*(part.to(self.basis) for part in known))
+            if own is not None and forms is not None:
+                matrices = None if known_forms is None else _bordered(forms.double().cpu(), known_forms, *own)
+                clusters = None if known_forms is None else clusters
         self._begun_with = self.count
         self._given = self.count - begun
-        # What groups of batches have in a product that was given is not known.
-        self.forms = BatchForms(None if self._given else operator.clusters)
-        self.forms.begin(forms)
+        self.forms = BatchForms(clusters)
+        self.forms.begin(matrices)
         self._solve()
 
-    def _take_in(self, vector: torch.Tensor, product: torch.Tensor) -> None:
-        """Add a vector whose product is known, less what lies within the basis."""
+    def _take_in(self, vector: torch.Tensor, product: torch.Tensor) -> tuple[torch.Tensor, float, float] | None:
+        """Add a vector whose product is known, less what lies within the basis.
+
+        Returns:
+            The unit vector's coefficients in the basis before, the length of what was outside of it, and the vector's
+            length; None where the vector is left out.
+        """
         length = torch.linalg.vector_norm(vector)
         direction = _without(vector[:, None] / length, self.basis)
         rest = torch.linalg.vector_norm(direction)
         if not rest > _NEARLY_WITHIN:
-            return
+            return None
         inside = self.basis.T @ vector[:, None] / length
         image = (product[:, None] / length - self.image @ inside) / rest
         self.basis = torch.cat([self.basis, direction / rest], dim=1)
         self.image = torch.cat([self.image, image], dim=1)
+        return inside[:, 0].double().cpu(), float(rest), float(length)
 
     @property
     def count(self) -> int:
@@ -149,6 +164,30 @@ class WarmSpace:
         gaps = ritz[: self._k] - ritz[min(self._k + 1, count - 1)]
         residuals = torch.linalg.vector_norm(model[count:, :count] @ self._within, dim=0).numpy()
         self.bounds = residuals**2 / np.maximum(gaps, np.finfo(float).tiny) / sizes
+
+
+def _bordered(forms: torch.Tensor, known: np.ndarray, inside: torch.Tensor, rest: float, length: float) -> torch.Tensor:
+    """Return the groups' matrices over the basis Q and the direction u that a known vector v adds to it.
+
+    With a = Qᵀv/‖v‖ and u = (v/‖v‖ − Qa)/r: Qᵀ H_g u = (Qᵀ H_g v/‖v‖ − Qᵀ H_g Q a)/r, and likewise uᵀ H_g u.
+
+    Args:
+        forms: Qᵀ H_g [Q, v/‖v‖], shape (groups, b, b + 1).
+        known: vᵀ H_g v, shape (groups,).
+        inside: a, shape (b,).
+        rest: r.
+        length: ‖v‖.
+
+    Returns:
+        Shape (groups, b + 1, b + 1).
+    """
+    within, across = forms[:, :, :-1], forms[:, :, -1]
+    within = (within + within.mT) / 2
+    own = torch.as_tensor(known, dtype=torch.float64) / length**2
+    border = (across - within @ inside) / rest
+    corner = (own - 2 * across @ inside + (within @ inside) @ inside) / rest**2
+    last = torch.cat([border, corner[:, None]], dim=1)
+    return torch.cat([torch.cat([within, border[:, :, None]], dim=2), last[:, None, :]], dim=1)
 
 
 def _without(block: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:

@@ -131,6 +131,10 @@ COMMON: tuple[Variable, ...] = (
     Variable("train_error", (), "f8", "1", "fraction of wrong labels on the measured training examples"),
     Variable("held_out_loss", (), "f8", "1", "loss on the measured held-out examples"),
     Variable("held_out_error", (), "f8", "1", "fraction of wrong labels on the measured held-out examples"),
+    *(
+        Variable(f"{name}_stderr_sample", (), "f8", "1", f"standard error of {name} over examples")
+        for name in ("train_loss", "train_error", "held_out_loss", "held_out_error")
+    ),
     Variable("n_parameters", (), "i8", "1", "number of parameters that trained when the row was measured"),
     Variable("trainable", (), "S12", "1", "fingerprint of their names and shapes; it changes when others train"),
     Variable("measured_examples", (), "i8", "1", "number of training examples that the row was measured on"),

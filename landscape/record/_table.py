@@ -17,7 +17,11 @@ _COMMON = tuple(variable.name for variable in COMMON if variable.name != EVENT)
 _VECTORS = frozenset({"eigenvalue", "eigenvalue_bottom", "probe", "node", "t", "parameter", "buffer"})
 _MOST_LABELS = 16
 # What depends on which weights were measured; the rest of the common columns says when.
-_LOSSES = frozenset({"train_loss", "train_error", "held_out_loss", "held_out_error"})
+_LOSSES = frozenset(
+    f"{name}{end}"
+    for name in ("train_loss", "train_error", "held_out_loss", "held_out_error")
+    for end in ("", "_stderr_sample")
+)
 _SEVERITY = {text: rank for rank, text in enumerate(("ok", "partial", "surrogate", "failed"))}
 
 

@@ -44,7 +44,8 @@ def asam(
         group: Examples that share an ascent (m-sharpness); by default all.
 
     Returns:
-        The rise in units of the loss, with the standard error over groups, 0 for one; a `Ladder` for several ρ.
+        The rise in units of the loss with its standard error over examples, from batches or groups; a `Ladder` for
+        several ρ.
 
     Raises:
         MeasurementError: Loss or gradient is not finite.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import of_shares
 from landscape.objective import Objective
 from landscape.sharpness._descent import Decay, check_step, decay_term
 from landscape.sharpness._finite import require_finite
-from landscape.sharpness._stretch import stretch
+from landscape.sharpness._stretch import Stretch, stretch
 
 # Forward passes of a search that begins anywhere, and of one that begins at the last critical learning rate.
 _COLD, _WARM = 24, 7
@@ -30,6 +32,8 @@ class CriticalSharpness(Estimate):
         seed: None.
         dof: Infinite.
         spread: None.
+        stderr_sample: Standard error over examples, Δ held fixed: that of (L(w + cΔ) − L(w))/c at c = ηc/η over c times
+            its slope there, times λc; NaN where the search has not converged.
         critical_rate: ηc, a good `start` for the next event; NaN where λc is NaN.
         lower: Lower end of the bracket of λc.
         upper: Its upper end.
@@ -101,13 +105,17 @@ def critical_sharpness(
         return CriticalSharpness(math.inf, 0.0, 1, None, 0.0, math.inf, math.inf, True, 0)
     with objective.session():
         weights = objective.vector()
-        center = objective.loss(weights)
+        start_shares = objective.loss_shares(weights)
+        center = start_shares.sum().to(objective.dtype)
         require_finite(center, "loss")
         decay = decay_term(weight_decay, objective.layout, weights, update)
 
+        shares: dict[float, torch.Tensor] = {}
+
         @functools.cache
         def rise(c: float) -> float:
-            return float(objective.loss(torch.add(weights, update, alpha=c))) - float(center) + decay(c)
+            shares[c] = objective.loss_shares(torch.add(weights, update, alpha=c))
+            return float(shares[c].sum().to(objective.dtype)) - float(center) + decay(c)
 
         found = stretch(rise, 1.0 if start is None else start / learning_rate, slope, tol, most - 1)
     # Smaller changes of the loss than this are rounding: they would decide on which side a point lies.
@@ -116,4 +124,25 @@ def critical_sharpness(
     rate = found.at * learning_rate
     lower, upper = (2 / (end * learning_rate) if end else math.inf for end in (found.outer, found.inner))
     evaluations = rise.cache_info().misses + 1
-    return CriticalSharpness(2 / rate, 0.0, 1, None, rate, lower, upper, converged, evaluations)
+    found_at = CriticalSharpness(2 / rate, 0.0, 1, None, rate, lower, upper, converged, evaluations)
+    if not converged:
+        return found_at
+    moved = _moved(found, start_shares, shares, rise)
+    error = float(of_shares(objective.clusters, moved)) * found_at.value
+    return dataclasses.replace(found_at, stderr_sample=error)
+
+
+def _moved(
+    found: Stretch, start: torch.Tensor, shares: Mapping[float, torch.Tensor], rise: Callable[[float], float]
+) -> torch.Tensor:
+    """Return by which share each batch moves the critical sharpness, to first order, shape (batches,).
+
+    At the crossing the mean slope m(c) = (L(w + cΔ) − L(w))/c is zero. It is taken as linear within the bracket.
+    """
+    low, high = rise(found.inner) / found.inner, rise(found.outer) / found.outer
+    if not (math.isfinite(high) and high > low):
+        return torch.full_like(start, math.nan)
+    part = (found.at - found.inner) / (found.outer - found.inner)
+    before, beyond = ((shares[c] - start) / c for c in (found.inner, found.outer))
+    by_batch = (1 - part) * before + part * beyond
+    return by_batch * (found.outer - found.inner) / ((high - low) * found.at)

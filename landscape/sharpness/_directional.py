@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 
+import numpy as np
 import torch
 
 from landscape._derivatives import require_gradient
 from landscape._given import of_objective
-from landscape._results import Estimate
+from landscape._results import Estimate, aside
+from landscape._sampling_error import of_contributions
 from landscape.curvature import SymmetricOperator, hessian
 from landscape.objective import Objective
 from landscape.sharpness._descent import Decay, check_step, decay_slope
@@ -30,11 +34,18 @@ class DirectionalSharpness(Estimate):
             curvature is negative, or where the update climbs.
         slope: Δᵀg, the change of the loss to first order.
         product: HΔ, shape (P,), without weight decay.
+        stderr_sample: Standard error over examples of `value`, Δ held fixed, from ΔᵀH_gΔ of the groups of batches.
+        slope_stderr_sample: That of `slope`, from Δᵀg_g; NaN where the gradient was given.
+        critical_stderr_sample: That of `critical`, a ratio, to first order; NaN likewise.
+        forms: ΔᵀH_gΔ of the groups of batches g, shape (groups,), float64; None where they are not known.
     """
 
     critical: float
     slope: float
     product: torch.Tensor
+    slope_stderr_sample: float = dataclasses.field(default=math.nan, kw_only=True, compare=False)
+    critical_stderr_sample: float = dataclasses.field(default=math.nan, kw_only=True, compare=False)
+    forms: np.ndarray | None = aside()
 
 
 @of_objective
@@ -74,13 +85,34 @@ def directional_sharpness(
     update = check_step(objective, update, learning_rate)
     require_gradient(objective)
     with objective.session():
-        gradient = objective.gradient() if gradient is None else gradient.to(update)
+        slopes = None
+        if gradient is None:
+            gradient, slopes = objective.gradient_by_group(functools.partial(torch.dot, update), ())
+        gradient = gradient.to(update)
         require_finite(gradient.sum(), "gradient")
         length = torch.linalg.vector_norm(update)
         unit = update / length
-        product = (hessian(objective) if operator is None else operator) @ unit
+        curved = hessian(objective) if operator is None else operator
+        product, forms = curved.by_batch(unit, functools.partial(torch.dot, unit), ())
         weights, layout = (objective.vector() if weight_decay else unit), objective.layout
         curvature = float(torch.dot(unit, product)) + decay_slope(weight_decay, layout, unit, unit)
         slope = float(torch.dot(update, gradient)) + decay_slope(weight_decay, layout, weights, update)
     critical = -curvature * float(length) ** 2 / (learning_rate * slope) if slope else float("nan")
-    return DirectionalSharpness(curvature, 0.0, 1, None, critical, slope, product * length)
+    own, along = (None if each is None else each.double().cpu().numpy() for each in (forms, slopes))
+    # d(a/b) = (da − (a/b) db)/b, with a the curvature and b the slope.
+    ratio = None
+    if own is not None and along is not None and slope and curved.clusters is not None:
+        ratio = -(float(length) ** 2) / learning_rate * (own - curvature / slope * along) / slope
+    return DirectionalSharpness(
+        curvature,
+        0.0,
+        1,
+        None,
+        critical,
+        slope,
+        product * length,
+        stderr_sample=float(of_contributions(curved.clusters, own)),
+        slope_stderr_sample=float(of_contributions(objective.clusters, along)),
+        critical_stderr_sample=float(of_contributions(curved.clusters, ratio)),
+        forms=None if own is None else own * float(length) ** 2,
+    )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+
+import numpy as np
+import torch
 
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import Clusters, of_contributions
 from landscape.curvature import fisher
 from landscape.objective import Objective
 
@@ -27,7 +33,8 @@ def fisher_rao(objective: Objective, kind: str = "empirical", draws: int = 1, se
 
     Returns:
         The norm in units of the loss ("empirical") or of its square root (the others). For "mc" its spread over labels
-        is not known from one draw, and the standard error NaN.
+        is not known from one draw, and the standard error NaN. The standard error over examples is that of wᵀFw over
+        2‖w‖_fr, from the parts wᵀF_g w of the groups of batches.
 
     Raises:
         MeasurementError: As in `landscape.curvature.fisher`.
@@ -36,6 +43,24 @@ def fisher_rao(objective: Objective, kind: str = "empirical", draws: int = 1, se
     Source: Liang et al. 2019, arXiv:1711.01530.
     """
     weights = objective.vector()
-    square = float(weights.double() @ (fisher(objective, kind, draws=draws, seed=seed) @ weights).double())
+    operator = fisher(objective, kind, draws=draws, seed=seed)
+    product, forms = operator.by_batch(weights, functools.partial(torch.dot, weights), ())
+    square = float(weights.double() @ product.double())
     value = math.sqrt(max(square, 0.0))
-    return Estimate(value, math.nan, draws, seed) if kind == "mc" else Estimate.exact(value)
+    error = math.nan
+    if forms is not None and operator.clusters is not None and value > 0:
+        parts = forms.double().cpu().numpy()
+        if kind == "empirical":
+            parts = _of_squares(operator.clusters, parts, square)
+        error = float(of_contributions(operator.clusters, parts)) / (2 * value)
+    found = Estimate(value, math.nan, draws, seed) if kind == "mc" else Estimate.exact(value)
+    return dataclasses.replace(found, stderr_sample=error)
+
+
+def _of_squares(clusters: Clusters, parts: np.ndarray, square: float) -> np.ndarray:
+    """Return contributions to n Σ (s_i/M)², where M is what the loss divides by: a mean of squares over examples.
+
+    M is squared and n, the number of examples, stands above. So a group with a larger share of M than of the examples
+    has more to answer for than in a mean over M.
+    """
+    return parts + (clusters.shares - clusters.weights) * square

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import of_shares
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
 from landscape.sharpness._ladder import Ladder, gather, rungs
@@ -53,7 +55,9 @@ def keskar(
 
     Returns:
         The sharpness in the paper's percent; over several subspaces the mean with its standard error, else an error of
-        0 (NaN for one subspace alone). A `Ladder` for several ε.
+        0 (NaN for one subspace alone). The standard error over examples is that of 100 (dM − (1 + M)/(1 + L) dL)/(1 +
+        L), dM and dL the changes of the losses at the point that was found, M, and at w, L: as in `worst_case`. A
+        `Ladder` for several ε.
 
     Raises:
         MeasurementError: The loss at w is not finite, or −1 or less, where the scaling means nothing.
@@ -73,21 +77,39 @@ def keskar(
         raise ValueError(f"draws is {draws} and iterations {iterations}; both must be at least 1")
     require_gradient(objective)
     with objective.session(), objective.same_kernels():
-        center = objective.loss()
-        require_finite(center, "loss")
-        if not float(center) > -1:
-            raise MeasurementError(
-                f"the loss is {float(center)}; this measure divides by 1 + loss, which must be positive"
-            )
+        start = objective.loss_shares()
+        require_finite(start.sum(), "loss")
+        center = float(start.sum().to(objective.dtype))
+        if not center > -1:
+            raise MeasurementError(f"the loss is {center}; this measure divides by 1 + loss, which must be positive")
         boxes = (
             [_whole(objective, adaptive)]
             if subspace is None
             else [_random(objective, adaptive, subspace, seed, i) for i in range(draws)]
         )
-        found = [[_search(objective, box, width, iterations, float(center), seed) for box in boxes] for width in widths]
-    if subspace is None:
-        return gather(rho, [Estimate.exact(rises[0]) for rises in found])
-    return gather(rho, [Estimate.from_samples(rises, seed) for rises in found])
+        found = [[_search(objective, box, width, iterations, start, seed) for box in boxes] for width in widths]
+    drawn = None if subspace is None else seed
+    return gather(rho, [_estimate(objective, start, center, peaks, drawn) for peaks in found])
+
+
+def _estimate(
+    objective: Objective, start: torch.Tensor, center: float, peaks: Sequence[_Peak], seed: int | None
+) -> Estimate:
+    """Take the mean over boxes, a single one without a seed."""
+    below = 1.0 + center
+    rises = [100.0 * (peak.loss - center) / below for peak in peaks]
+    found = Estimate.exact(rises[0]) if seed is None else Estimate.from_samples(rises, seed)
+    parts = [100.0 * (peak.shares - (1.0 + peak.loss) / below * start) / below for peak in peaks]
+    error = float(of_shares(objective.clusters, torch.stack(parts).mean(dim=0)))
+    return dataclasses.replace(found, stderr_sample=error if math.isfinite(found.value) else math.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Peak:
+    """The largest loss found in a box, and what each batch contributes to it, shape (batches,)."""
+
+    loss: float
+    shares: torch.Tensor
 
 
 class _Box:
@@ -119,25 +141,30 @@ def _random(objective: Objective, adaptive: bool, dimension: int, seed: int, ind
     return _Box(inverse, adaptive, lambda y: basis @ y, lambda gradient: basis.T @ gradient)
 
 
-def _search(objective: Objective, box: _Box, width: float, iterations: int, center: float, seed: int) -> float:
+def _search(objective: Objective, box: _Box, width: float, iterations: int, shares: torch.Tensor, seed: int) -> _Peak:
     weights = objective.vector()
     half = width * box.half
-    seen = [center]
+    peak = _Peak(float(shares.sum().to(objective.dtype)), shares)
+    last = peak.loss
 
     def descend(y: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal peak, last
         moved = weights + box.move(torch.from_numpy(y).to(weights, copy=True))
-        loss, gradient = objective.loss_and_gradient(moved)
+        shares, gradient = objective.shares_and_gradient(moved)
+        loss = shares.sum().to(objective.dtype)
         found = torch.cat([loss[None].double(), box.pull(gradient).double()]).cpu().numpy()
-        seen.append(float(found[0]))
-        return -seen[-1], -found[1:]
+        last = float(found[0])
+        # A loss that is no number somewhere in the box is said as it is.
+        if not (math.isnan(peak.loss) or last <= peak.loss):
+            peak = _Peak(last, shares)
+        return -last, -found[1:]
 
     start = np.zeros(len(half))
     if not descend(start)[1].any():
         start = half * np.random.default_rng(seed).uniform(-1.0, 1.0, len(half))
-    if math.isfinite(seen[-1]):
+    if math.isfinite(last):
         # No tolerance: the number of iterations is the paper's, and a flat place is not a reason to stop.
         options = {"maxiter": iterations, "ftol": 0.0, "gtol": 0.0}
         bounds = scipy.optimize.Bounds(-half, half)
         scipy.optimize.minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    # np.max passes on a NaN: a loss that is no number somewhere in the box is said as it is.
-    return 100.0 * (float(np.max(seen)) - center) / (1.0 + center)
+    return peak

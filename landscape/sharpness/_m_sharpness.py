@@ -33,7 +33,8 @@ def m_sharpness(
         norm: As in `sam`.
 
     Returns:
-        The mean rise in units of the loss with its standard error over groups; a `Ladder` for several ρ.
+        The mean rise in units of the loss with its standard error over examples, from the groups; a `Ladder` for
+        several ρ.
 
     Raises:
         MeasurementError: Loss or gradient of a group is not finite.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from scipy.special import ndtri
 
 from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
@@ -20,7 +21,9 @@ class NoiseScale(Estimate):
 
     Attributes:
         value: B = tr Σ / |G|², in examples; NaN where the estimate of |G|² is not positive.
-        stderr: Its standard error over groups of examples, by the jackknife.
+        stderr: Its standard error over groups of examples, by the jackknife. It is the one over examples, as nothing is
+            drawn: do not add the two.
+        stderr_sample: The same, widened by Student's t.
         n: Number of groups.
         seed: None.
         dof: Number of groups less one.
@@ -86,7 +89,8 @@ def from_gradients(gradients: torch.Tensor, sizes: torch.Tensor) -> NoiseScale:
         left_out = [_left_out(gram, sizes, index) for index in range(count)]
         spread = torch.tensor([own / other if other > 0 else float("nan") for own, other in left_out])
         stderr = float(((count - 1) ** 2 / count) ** 0.5 * spread.std())
-    return NoiseScale(value, stderr, count, None, noise, signal, dof=float(count - 1))
+    found = NoiseScale(value, stderr, count, None, noise, signal, dof=float(count - 1))
+    return dataclasses.replace(found, stderr_sample=(found.interval()[1] - value) / float(ndtri(0.975)))
 
 
 def _by_batch(objective: Objective) -> tuple[torch.Tensor, list[float]]:

@@ -13,6 +13,7 @@ from landscape._errors import MeasurementError
 from landscape._fetching import fetched
 from landscape._given import of_objective
 from landscape._results import Estimate
+from landscape._sampling_error import Clusters, of_contributions
 from landscape.objective import Objective
 from landscape.sharpness._crossing import crossing
 from landscape.sharpness._finite import require_finite
@@ -34,6 +35,8 @@ class NoiseTolerance(Estimate):
         seed: Their seed.
         dof: Degrees of freedom behind the standard error.
         spread: None.
+        stderr_sample: Standard error over examples with these perturbations, to first order: that of the mean drop at σ
+            over the slope of the drop, times 2/σ².
         sigma: σ; infinite where no noise costs that much accuracy, 0 where the least noise does.
         n_evaluations: Number of passes over the measured examples.
     """
@@ -99,29 +102,46 @@ class _Noisy:
         self._objective, self._weights = objective, objective.vector()
         self._aware, self._epsilon = magnitude_aware, epsilon
         self.draws, self.seed = draws, seed
-        present = objective.evaluate()
-        require_finite(torch.tensor(present.loss), "loss")
-        self._center = present.error
+        losses, wrong, counted = objective.tallies().cpu().numpy().T
+        require_finite(torch.tensor(losses.sum()), "loss")
+        self._wrong, self._counted = wrong, counted
+        self._total = float(counted.sum())
         self.n_evaluations = 1
-        if math.isnan(self._center):
+        if not self._total:
             raise MeasurementError(
                 "the loss knows no classes, so there is no error rate for noise to raise; use average_case or "
                 "random_radius, which look at the loss"
             )
-        self._known: dict[float, np.ndarray] = {}
+        self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         size = float(torch.linalg.vector_norm(self._weights.double())) / math.sqrt(len(self._weights))
         self.start = 1.0 if magnitude_aware or size == 0 else size
 
     def drops(self, sigma: float) -> np.ndarray:
+        """Return the rise of the error rate under each perturbation, shape (draws,)."""
+        return self._at(sigma)[0]
+
+    def by_batch(self, sigma: float) -> np.ndarray:
+        """Return what each batch contributes to the mean rise, shape (batches,)."""
+        return self._at(sigma)[1]
+
+    def stderr_sample(self, by_batch: np.ndarray) -> float:
+        """Return the standard error over examples of what batches contribute to, a mean over classified targets."""
+        clusters: Clusters | None = self._objective.clusters
+        if clusters is None:
+            return math.nan
+        own = clusters.dividing_by(self._counted)
+        return float(of_contributions(own, own.add_up(by_batch)))
+
+    def _at(self, sigma: float) -> tuple[np.ndarray, np.ndarray]:
         if sigma not in self._known:
             deviation = self._deviation(sigma)
-            sums = []
+            tallies = []
             for index in range(self.draws):
                 noise = draw(len(self._weights), "l2", self.seed, index).to(self._weights)
-                sums.append(self._objective.sums(self._weights + deviation * noise))
+                tallies.append(self._objective.tallies(self._weights + deviation * noise)[:, 1])
             self.n_evaluations += self.draws
-            _, wrong, counted = fetched(sums).T
-            self._known[sigma] = wrong / counted - self._center
+            rises = (fetched(tallies) - self._wrong) / self._total
+            self._known[sigma] = rises.sum(axis=1), rises.mean(axis=0)
         return self._known[sigma]
 
     def _deviation(self, sigma: float) -> torch.Tensor:
@@ -132,16 +152,26 @@ class _Noisy:
 
 def _measure(noisy: _Noisy, drop: float, tol: float) -> NoiseTolerance:
     sigma = crossing(lambda size: float(noisy.drops(size).mean()) - drop, noisy.start, tol).at
-    value = stderr = math.nan
+    value = stderr = sampled = math.nan
     if 0 < sigma < math.inf:
         value = sigma**-2
-        low, high = (noisy.drops(sigma * math.exp(side * _SLOPE_WIDTH)) for side in (-1, 1))
+        sides = [sigma * math.exp(side * _SLOPE_WIDTH) for side in (-1, 1)]
+        low, high = (noisy.drops(side) for side in sides)
         slope = float((high - low).mean()) / (2 * _SLOPE_WIDTH)
         # To first order ln σ errs by the error of the mean drop over its slope; between the two points, as the drop
         # itself is a step function of few examples.
         error = float(((high + low) / 2).std(ddof=1)) / math.sqrt(noisy.draws)
-        stderr = 2 * value * error / slope if slope > 0 else math.nan
+        if slope > 0:
+            by_batch = (noisy.by_batch(sides[0]) + noisy.by_batch(sides[1])) / 2
+            stderr, sampled = (2 * value * each / slope for each in (error, noisy.stderr_sample(by_batch)))
     dof = float(noisy.draws - 1)
     return NoiseTolerance(
-        value, stderr, noisy.draws, noisy.seed, sigma=sigma, n_evaluations=noisy.n_evaluations, dof=dof
+        value,
+        stderr,
+        noisy.draws,
+        noisy.seed,
+        sigma=sigma,
+        n_evaluations=noisy.n_evaluations,
+        dof=dof,
+        stderr_sample=sampled,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
@@ -28,6 +29,7 @@ class PreconditionedSharpness(TopCurvature):
         seed: Seed of the start vector.
         dof: Infinite.
         spread: None.
+        stderr_sample: Standard error over examples of the eigenvalue, P held fixed; NaN where it is not known.
         residual: ‖Av − λv‖ of the unit eigenvector v of A = P^{-½} H P^{-½}.
         converged: Whether it met the tolerance.
         n_matvecs: Number of products spent.
@@ -48,6 +50,7 @@ def preconditioned_sharpness(
     max_matvecs: int = 5,
     seed: int = 0,
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    known_forms: np.ndarray | None = None,
 ) -> PreconditionedSharpness:
     """Compute λmax(P^{-½} H P^{-½}), H the Hessian and P the diagonal by which the optimizer divides its gradients.
 
@@ -77,6 +80,7 @@ def preconditioned_sharpness(
         seed: Seed of a cold start.
         known: A vector v and its product Hv, each of shape (P,), that a warm start takes in without multiplying, such
             as the update of the last step. It is left out where v moves fixed coordinates, or decay differs by name.
+        known_forms: vᵀH_g v of the groups of batches g, shape (groups,), for the error over examples.
 
     Returns:
         The eigenvalue with its residual and `converged`.
@@ -100,10 +104,25 @@ def preconditioned_sharpness(
     if known is not None and not isinstance(decay, Mapping):
         vector, product = known
         taken = _in_coordinates(vector, product.add(vector, alpha=float(decay)), root)
-    found = track(scaled, previous, k=1, tol=tol, seed=seed, max_matvecs=max_matvecs, known=taken)
+        if known_forms is not None and scaled.clusters is not None:
+            square = float(vector.double() @ vector.double())
+            known_forms = known_forms + scaled.clusters.weights * float(decay) * square
+    found = track(
+        scaled,
+        previous,
+        k=1,
+        tol=tol,
+        seed=seed,
+        max_matvecs=max_matvecs,
+        known=taken,
+        known_forms=known_forms,
+    )
     pairs = found.pairs
     value, residual = float(pairs.values[0]), float(pairs.residuals[0])
-    return PreconditionedSharpness(value, 0.0, 1, seed, residual, bool(pairs.converged_each[0]), found.n_matvecs, found)
+    sampled, converged = float(pairs.stderr_sample[0]), bool(pairs.converged_each[0])
+    return PreconditionedSharpness(
+        value, 0.0, 1, seed, residual, converged, found.n_matvecs, found, stderr_sample=sampled
+    )
 
 
 def _in_coordinates(

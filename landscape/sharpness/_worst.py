@@ -50,10 +50,9 @@ def worst_case(
         seed: Seed of the first direction where the gradient is exactly zero; otherwise nothing is drawn.
 
     Returns:
-        The rise in units of the loss; over several groups with the standard error of their mean, else 0. The standard
-        error over examples is that of the rise at the perturbation that was found, which to first order is all: the
-        maximum moves with the examples, but the loss is flat along its moves. Fewer examples have larger maxima.
-        A `Ladder` for several ρ.
+        The rise in units of the loss. The standard error over examples is that of the mean over groups; without groups
+        that of the rise at the perturbation that was found, which to first order is all: the maximum moves with the
+        examples, but the loss is flat along its moves. Fewer examples have larger maxima. A `Ladder` for several ρ.
 
     Raises:
         MeasurementError: The loss at w is not finite.

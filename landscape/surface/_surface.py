@@ -188,7 +188,8 @@ def loss_surface(
                     at = row if len(shape) == 1 else point
                     fresh = recompute_batchnorm(statistics or objective, at) if batchnorm == "recompute" else None
                     if error:
-                        losses[index], errors[index] = dataclasses.astuple(objective.evaluate(at, fresh))
+                        found = objective.evaluate(at, fresh)
+                        losses[index], errors[index] = found.loss, found.error
                     else:
                         losses[index] = float(objective.loss(at, fresh))
                     if journal is not None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln, logsumexp, softmax
 
+from landscape._fetching import fetched
 from landscape._given import of_objective
 from landscape._results import Result
+from landscape._sampling_error import of_shares
 from landscape.curvature import diagonal, hessian
 from landscape.objective import Objective
 from landscape.sharpness._finite import require_finite
@@ -30,6 +32,8 @@ class BasinVolume(Result):
         log_volume: ln of the volume of {w : the loss rises by less than ε on the straight way from w*}, in nats;
             infinite where a ray never leaves.
         stderr: Standard error by the jackknife over rays.
+        stderr_sample: Standard error over examples, with these rays: of n Σ_i v_i d(ln r_i), where v_i is the share of
+            ray i in the volume. NaN where a ray never meets the threshold, or where it is not known.
         spread: Standard deviation of d ln r over rays. The mean of r^d is that of its upper tail: above about 1 the
             estimate rests on few rays and is too low by some nats, which `stderr` does not see.
         radii: Length of each ray in the preconditioned coordinates, shape (rays,).
@@ -41,6 +45,7 @@ class BasinVolume(Result):
 
     log_volume: float
     stderr: float
+    stderr_sample: float
     spread: float
     radii: np.ndarray
     threshold: float
@@ -91,19 +96,21 @@ def basin_volume(
     if not 0 < tol < 1:
         raise ValueError(f"tol is {tol}; it must lie between 0 and 1")
     with objective.session():
-        weights, center = objective.vector(), objective.loss()
-        require_finite(center, "loss")
+        weights, start = objective.vector(), objective.loss_shares()
+        require_finite(start.sum(), "loss")
         chosen, stretch, log_det = _preconditioner(objective, preconditioner, seed)
-        radii = []
+        radii, shifts = [], []
         for index in range(rays):
             unit = draw(len(weights), "l2", seed, index).to(weights)
-            ray = _Ray(objective, weights, float(center), stretch(unit / torch.linalg.vector_norm(unit)))
+            ray = _Ray(objective, weights, start, stretch(unit / torch.linalg.vector_norm(unit)))
             radii.append(ray.radius(threshold, tol))
+            shifts.append(ray.shift(radii[-1]) / radii[-1])
     size, logs = len(weights), len(weights) * np.log(radii)
     ball = size / 2 * math.log(math.pi) - float(gammaln(size / 2 + 1))
     return BasinVolume(
         log_volume=ball + log_det + _log_mean(logs),
         stderr=_jackknife(logs),
+        stderr_sample=_over_examples(objective, logs, shifts),
         spread=float(logs.std(ddof=1)) if np.isfinite(logs).all() else math.nan,
         radii=np.array(radii),
         threshold=threshold,
@@ -152,6 +159,14 @@ def _floored(values: torch.Tensor) -> torch.Tensor:
 
 def _log_mean(logs: np.ndarray) -> float:
     return float(logsumexp(logs) - math.log(len(logs)))
+
+
+def _over_examples(objective: Objective, logs: np.ndarray, shifts: list[torch.Tensor]) -> float:
+    """Return the standard error over examples, from what each batch moves the logarithms of the radii by."""
+    if not np.isfinite(logs).all():
+        return math.nan
+    moves = objective.n_parameters * softmax(logs) @ fetched(shifts)
+    return float(of_shares(objective.clusters, moves))
 
 
 def _jackknife(logs: np.ndarray) -> float:

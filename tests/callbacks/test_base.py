@@ -172,6 +172,25 @@ def test_held_out_examples(tmp_path):
     assert float(row["held_out_error"]) == float((scores.argmax(dim=1) != blobs.y).double().mean())
 
 
+def test_losses_have_errors_over_examples(tmp_path):
+    trainer = fit(tmp_path, Weighs(), validation=True)
+    row = rows(trainer).isel(step=-1)
+    blobs, net = loader().dataset, trainer.lightning_module.net
+    with torch.no_grad():
+        scores = net(blobs.x)
+    each = F.cross_entropy(scores, blobs.y, reduction="none").double(), (scores.argmax(dim=1) != blobs.y).double()
+    losses, wrong = (values.reshape(-1, BATCH).mean(dim=1).numpy() for values in each)
+    count = len(losses)
+    assert count == 3
+    widened = 4.302653 / 1.959964  # Student's t of two degrees of freedom
+    for name, each in (("train_loss", losses), ("train_error", wrong)):
+        expected = widened * each.std(ddof=1) / np.sqrt(count)
+        assert float(row[f"{name}_stderr_sample"]) == pytest.approx(expected, rel=1e-5)
+        assert float(row[f"{name.replace('train', 'held_out')}_stderr_sample"]) > 0
+    table = run_of(trainer).table()
+    assert table["train_loss_stderr_sample"].iloc[-1] == float(row["train_loss_stderr_sample"])
+
+
 def test_examples_are_held_for_the_run_and_shared(tmp_path):
     trainer = fit(tmp_path, Weighs(every_n_epochs=1, examples=10), Weighs(every_n_steps=3, examples=10, name="second"))
     first, second = rows(trainer), rows(trainer, "second")

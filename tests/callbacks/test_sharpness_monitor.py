@@ -29,7 +29,7 @@ from landscape_test_trainings import (
 
 from landscape.callbacks import SharpnessMonitor
 from landscape.callbacks._last_step import LastStep
-from landscape.curvature import hessian
+from landscape.curvature import hessian, top_eigenpairs
 from landscape.sharpness import critical_sharpness, directional_sharpness, preconditioned_sharpness
 
 EVERY = [
@@ -98,17 +98,30 @@ def test_a_row_describes_the_step_at_the_weights_that_it_began_from(tmp_path, na
         assert float(row["train_loss"]) == pytest.approx(float(objective.loss()), rel=1e-6)
         assert float(row["directional_sharpness"]) == pytest.approx(along.value, rel=1e-4)
         assert float(row["critical_sharpness_quadratic"]) == pytest.approx(along.critical, rel=1e-4)
+        assert float(row["directional_sharpness_stderr_sample"]) == pytest.approx(along.stderr_sample, rel=1e-3)
+        for column, expected in (
+            ("update_slope_stderr_sample", along.slope_stderr_sample),
+            ("critical_sharpness_quadratic_stderr_sample", along.critical_stderr_sample),
+        ):
+            assert float(row[column]) == pytest.approx(expected, rel=1e-3)
         critical = critical_sharpness(objective, update, rate, slope=along.slope, weight_decay=decay)
         assert float(row["critical_sharpness"]) == pytest.approx(critical.value, rel=0.02)
+        error = float(row["critical_sharpness_stderr_sample"])
+        assert error == pytest.approx(critical.stderr_sample, rel=0.2, nan_ok=math.isnan(critical.stderr_sample))
         if name in ("adam", "adamw", "rmsprop"):
             optimizer = trainer.lightning_module.make(trainer.lightning_module.parameters())
             optimizer.load_state_dict(seen.states[step][0])
-            exact = preconditioned_sharpness(objective, optimizer, operator=operator).value
-            assert float(row["preconditioned_sharpness"]) == pytest.approx(exact, rel=1e-3)
+            exact = preconditioned_sharpness(objective, optimizer, operator=operator)
+            assert float(row["preconditioned_sharpness"]) == pytest.approx(exact.value, rel=1e-3)
+            error = float(row["preconditioned_sharpness_stderr_sample"])
+            assert error == pytest.approx(exact.stderr_sample, rel=0.02)
             assert "lambda_max" not in data
         else:
-            exact = float(torch.linalg.eigvalsh(operator.dense().double())[-1])
-            assert float(row["lambda_max"]) == pytest.approx(exact, rel=1e-3)
+            exact = top_eigenpairs(operator, 1, method="dense")
+            assert float(row["lambda_max"]) == pytest.approx(float(exact.values[0]), rel=1e-3)
+            # A vector from five products is less exact than its value, to first order, and so is its error.
+            error = float(row["lambda_max_stderr_sample"])
+            assert error == pytest.approx(float(exact.stderr_sample[0]), rel=0.2)
             assert "preconditioned_sharpness" not in data
     assert (data["n_matvecs"].values[1:] <= 6).all()
     assert (data["n_evaluations"].values[1:] <= 7).all()

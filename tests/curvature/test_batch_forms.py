@@ -73,6 +73,21 @@ def test_eigenvalues_have_the_error_of_their_batches(operator, how):
     assert "parts" not in pairs.to_dict()
 
 
+def test_a_vector_whose_product_is_known_brings_its_groups(operator):
+    first = track(operator, None, 2)
+    generator = torch.Generator().manual_seed(3)
+    given = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64) + 3 * first.basis[:, 0]
+    known = given, operator.matrix @ given
+    own = forms(operator, given[:, None])[:, 0]
+    found = track(operator, first, 2, known=known, known_forms=own).pairs
+    np.testing.assert_allclose(found.parts, forms(operator, found.vectors), atol=1e-10)
+    np.testing.assert_allclose(found.stderr_sample, operator.clusters.stderr(found.parts))
+    assert np.isnan(track(operator, first, 2, known=known).pairs.stderr_sample).all()
+    within = first.basis[:, 0], operator.matrix @ first.basis[:, 0]  # nothing new: left out, and nothing is unknown
+    left_out = track(operator, first, 2, known=within).pairs
+    np.testing.assert_allclose(left_out.parts, forms(operator, left_out.vectors), atol=1e-10)
+
+
 def test_without_groups_the_error_is_unknown(operator):
     plain = DenseOperator(operator.matrix)
     for method in ("dense", "lanczos"):

@@ -123,12 +123,14 @@ def test_table_joins_the_groups_on_the_step(two_groups, read):
     two_groups.append("hessian_spectrum", {"step": 2, "train_loss": 0.25, **spectrum})
     two_groups.append("hessian_spectrum", {"step": 3, "train_loss": 0.125, "status": 1, "reason": "k > P", "sam": 5.0})
     table = read(two_groups).table()
-    common = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error n_parameters"
+    common = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error"
     spectrum = ["trace", "n_matvecs", "hessian_spectrum/sam", "kind"]
     bits = ["bits[tolerance=0.003]", "bits[tolerance=0.01]"]
     pairs = [f"barrier[{path},{kind}]" for path in ("linear", "bezier") for kind in ("interpolated", "worse_end")]
     assert list(table.columns) == [
         *common.split(),
+        *(f"{name}_stderr_sample" for name in common.split()[4:8]),
+        "n_parameters",
         "trainable",
         "measured_examples",
         "wall_seconds",

@@ -72,7 +72,9 @@ def test_m_sharpness_is_the_mean_over_groups(cases, adaptive, norm):
     ]
     measured = m_sharpness(objective, 0.05, 10, adaptive, norm)
     assert measured.value == pytest.approx(np.mean(parts), rel=1e-10)
-    assert measured.stderr == pytest.approx(np.std(parts, ddof=1) / 2, rel=1e-8)
+    assert measured.stderr == 0
+    # t(0.975, 3)/1.96 times the error of the mean of four groups.
+    assert measured.stderr_sample == pytest.approx(3.182446 / 1.959964 * np.std(parts, ddof=1) / 2, rel=1e-6)
     assert measured.n == 4
     assert measured.value > sam(objective, 0.05, adaptive, norm).value
     assert asam(objective, 0.05, "elementwise", group=10).value == pytest.approx(

@@ -67,6 +67,7 @@ def test_noise_and_signal_are_unbiased_and_the_error_is_that_of_repeated_draws()
     assert np.sqrt(np.mean([f.stderr**2 for f in found])) == pytest.approx(values.std(), rel=0.3)
     inside = [low <= noise / signal <= high for low, high in (f.interval() for f in found)]
     assert 0.88 < np.mean(inside) < 0.98
+    assert inside == [abs(f.value - noise / signal) <= 1.959964 * f.stderr_sample for f in found]
 
 
 def test_what_cannot_be_known_is_not_a_number():

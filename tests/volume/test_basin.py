@@ -6,9 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import gammaln
+from torch import nn
 
-from landscape.volume import basin_volume
+from landscape import Objective
+from landscape._sampling_error import Clusters
+from landscape.volume import BasinVolume, basin_volume
 
 CURVATURES = np.geomspace(1e-6, 1, 40)
 
@@ -53,6 +57,26 @@ def test_a_basin_that_is_not_a_quadratic(deep_linear):
         out = np.argmax(rise > 0.1) if (rise > 0.1).any() else len(steps) - 1
         area += steps[out] ** 2 / 2 * (2 * np.pi / 500)
     assert abs(found.log_volume - math.log(area)) < 3 * found.stderr + 0.05
+
+
+def test_the_error_over_examples_is_what_reweighting_the_batches_does():
+    generator = torch.Generator().manual_seed(0)
+    x, noise = (torch.randn(60, size, generator=generator, dtype=torch.float64) for size in (4, 1))
+    model = nn.Linear(4, 1, bias=False).double()
+    y = model(x).detach() + 0.3 * noise
+    sizes = [10, 20, 30]
+    batches = list(zip(x.split(sizes), y.split(sizes), strict=True))
+
+    def measure(chosen: int, share: float) -> tuple[BasinVolume, Clusters]:
+        def weight(batch):
+            return len(batch[1]) * (1 + share * (len(batch[1]) == sizes[chosen]))
+
+        objective = Objective(model, nn.MSELoss(), batches, batch_weight=weight)
+        return basin_volume(objective, 0.5, rays=4, preconditioner="none", tol=1e-8), objective.clusters
+
+    moves = [(measure(b, 1e-3)[0].log_volume - measure(b, -1e-3)[0].log_volume) / 2e-3 for b in range(3)]
+    found, clusters = measure(0, 0.0)
+    assert found.stderr_sample == pytest.approx(float(clusters.stderr(np.array(moves))), rel=1e-4)
 
 
 def test_a_flat_direction_is_an_infinite_volume(quadratic):
