@@ -10,7 +10,7 @@ import numpy as np
 
 from landscape._errors import MeasurementError
 from landscape.callbacks._arguments import listed, one_of, positive
-from landscape.callbacks._axes import on_axis, tensor_labels
+from landscape.callbacks._axes import on_axis, over_examples, tensor_labels
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._effort import Work
 from landscape.compression import Bits, bits, noise_radius, quantisation_law
@@ -138,6 +138,7 @@ class Compressibility(LandscapeCallback):
             Variable("ideal_bits", along, units="bit", description="its length under the code's probabilities"),
             Variable("bits_per_parameter", along, units="bit", description="bits over the number of parameters"),
             Variable("loss_rise", along, description="rise of the loss with the decoded weights"),
+            over_examples("loss_rise", along),
             Variable(self._knob, along, description=step),
             Variable("reached", along, "i1", description="1 where some code stays within the tolerance"),
             Variable("tensor_bits", (*along, "tensor"), units="bit", description="share of each tensor in ideal_bits"),
@@ -146,6 +147,7 @@ class Compressibility(LandscapeCallback):
             variables += [
                 Variable("noise_radius", each, description="noise, in units of c, that raises the mean loss so far"),
                 Variable("noise_radius_stderr", each, description="its standard error over draws"),
+                over_examples("noise_radius", each),
                 Variable("bits_back", each, units="bit", description="bits-back length of weights with that noise"),
             ]
         if self.law:
@@ -196,7 +198,7 @@ class Compressibility(LandscapeCallback):
             values = [np.asarray(getattr(curves[one], name)) if one in curves else empty for one in self.families]
             return values[0] if isinstance(self.family, str) else np.stack(values)
 
-        names = ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "tensor_bits")
+        names = ("bits", "ideal_bits", "bits_per_parameter", "loss_rise", "loss_rise_stderr_sample", "tensor_bits")
         columns = {name: column(name) for name in names}
         columns["tensor_bits"] = on_axis(columns["tensor_bits"], tensors, self._tensors)
         columns |= {self._knob: column("knob"), "reached": column("reached", missing=-1).astype(np.int8)}
@@ -215,7 +217,8 @@ class Compressibility(LandscapeCallback):
     def _noise_row(self, objective: Objective) -> dict[str, Any]:
         per = "filter" if self.noise_radius is True else str(self.noise_radius)
         noise = noise_radius(objective, self.tolerances, per, seed=self.seed)
-        return {"noise_radius": noise.sigma, "noise_radius_stderr": noise.stderr, "bits_back": noise.bits}
+        errors = {"noise_radius_stderr": noise.stderr, "noise_radius_stderr_sample": noise.stderr_sample}
+        return {"noise_radius": noise.sigma, **errors, "bits_back": noise.bits}
 
     def _law_row(self, objective: Objective, curves: Mapping[str, Bits]) -> dict[str, Any]:
         grid = next((curve for family, curve in curves.items() if family in GRIDS), None)

@@ -16,7 +16,7 @@ from landscape.curvature import (
     Spectrum,
     SymmetricOperator,
     Tracked,
-    condition_number,
+    condition_of_pairs,
     effective_dimension,
     negative_share,
     pyhessian_spectrum,
@@ -73,7 +73,7 @@ def take_spectrum(
             "lambda_min": bottom.values[0],
             "lambda_min_stderr_sample": bottom.stderr_sample[0],
         }
-        return _ends(top=top, bottom=bottom) | own
+        return _ends(operator, top=top, bottom=bottom) | own
 
     def density() -> dict[str, Any]:
         measured = (
@@ -84,7 +84,7 @@ def take_spectrum(
     def whole_trace() -> dict[str, Any]:
         if not trace_max_matvecs and found:
             mean = found[0].density.expectation(lambda nodes: nodes)
-            return {"trace": mean.value * operator.shape[0], "trace_stderr": mean.stderr * operator.shape[0]}
+            return _with_errors("trace", mean.scaled(operator.shape[0]))
         # The eigenpairs just found stand in for the sketch: few products are left for the rest of the trace.
         known = (found[0].top, found[0].bottom) if found else ()
         settled: dict[str, Any] = {"tol": trace_tol, "max_matvecs": trace_max_matvecs, "seed": seed}
@@ -123,7 +123,7 @@ def tracked_row(
     """Follow the top eigenpairs from the last event, and return the row with what the next event begins from."""
     found = track(operator, previous, k=k, gradient=objective.gradient(), seed=seed)
     row = {
-        **_ends(top=found.pairs),
+        **_ends(operator, top=found.pairs),
         "subspace_angles": found.angles,
         "gradient_share": found.gradient_share,
         "correction": found.correction,
@@ -145,25 +145,24 @@ def pyhessian_row(objective: Objective, k: int, tol: float, seed: int) -> dict[s
         raise MeasurementError("PyHessian measures in eval mode only; use mode='eval' or engine='lanczos'")
     pairs, estimate = pyhessian_spectrum(objective, k, tol, seed)
     return {
-        **_ends(top=pairs),
+        **_ends(None, top=pairs),
         **_with_errors("trace", estimate),
         "n_matvecs": pairs.n_matvecs,
     }
-
-
-def _condition(pairs: Eigenpairs) -> float:
-    """Of the pairs that a budget below k left known."""
-    known = pairs.values[np.isfinite(pairs.values)]
-    return condition_number(known) if len(known) else float("nan")
 
 
 def _with_errors(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.value, f"{name}_stderr": found.stderr, f"{name}_stderr_sample": found.stderr_sample}
 
 
-def _ends(top: Eigenpairs, bottom: Eigenpairs | None = None) -> dict[str, Any]:
-    row: dict[str, Any] = {"lambda_max": top.values[0], "lambda_max_stderr_sample": top.stderr_sample[0]}
-    row["condition_number"] = _condition(top)
+def _ends(operator: SymmetricOperator | None, top: Eigenpairs, bottom: Eigenpairs | None = None) -> dict[str, Any]:
+    condition = condition_of_pairs(top, operator)
+    row: dict[str, Any] = {
+        "lambda_max": top.values[0],
+        "lambda_max_stderr_sample": top.stderr_sample[0],
+        "condition_number": condition.value,
+        "condition_number_stderr_sample": condition.stderr_sample,
+    }
     for end, pairs in {"top": top, "bottom": bottom}.items():
         if pairs is None:
             continue

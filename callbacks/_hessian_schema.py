@@ -47,6 +47,7 @@ def hessian_variables(tracked: bool, layers: bool = False, gap: bool = False) ->
         Variable("n_eff_stderr", ("z",), description="standard error of both over probes"),
         over_examples("n_eff", ("z",)),
         Variable("condition_number", description="largest by smallest magnitude of the eigenvalues at the top"),
+        over_examples("condition_number"),
         Variable("negative_share", description="sum of |l| over l < 0 by the sum over all eigenvalues l"),
         Variable("negative_share_stderr", description="its standard error over probes"),
         over_examples("negative_share"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -13,15 +14,23 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from landscape import MeasurementError, Objective
+from landscape import MeasurementError, Objective, sharpness
 from landscape.averaging import recompute_batchnorm
 from landscape.compression import bits, noise_radius
-from landscape.connectivity import fit_curve, profile
+from landscape.connectivity import barriers, fit_curve, profile
 from landscape.curvature import fisher, ggn, hessian, spectrum, top_eigenpairs, trace
-from landscape.sharpness import average_case, sam, worst_case
 from landscape.volume import basin_volume, laplace_evidence, learning_coefficient
 
 UNEVEN = (7, 3, 11, 2, 9)
+SHARPNESS: dict[str, dict[str, Any]] = {
+    "sam": {},
+    "average_case": {"draws": 4},
+    "worst_case": {"steps": 4},
+    "gradient_norm": {},
+    "fisher_rao": {},
+    "keskar": {"iterations": 2},
+    "random_radius": {"draws": 1, "tol": 0.1},
+}
 
 
 def network(width: int = 24, norm: bool = False) -> nn.Sequential:
@@ -66,7 +75,10 @@ def everything(measured: Objective) -> dict[str, Any]:
     start, end = measured.vector(), 1.1 * measured.vector().flip(0)
     curve = fit_curve(measured, start, end, steps=6, progress=False)
     path = profile(curve, measured, [0.0, 0.3, 1.0])
-    coded = bits(measured, tolerances=(0.1,))
+    coded, noise = bits(measured, tolerances=(0.1,)), noise_radius(measured, (0.1,), draws=4)
+    along = sharpness.directional_sharpness(measured, -0.1 * measured.gradient())
+    estimates = {name: getattr(sharpness, name)(measured, **settings) for name, settings in SHARPNESS.items()}
+    estimates |= {"worst_case_of_groups": sharpness.worst_case(measured, steps=4, group=4), "along a step": along}
     empirical = fisher(measured, "empirical")
     return {
         "fingerprint": measured.fingerprint,
@@ -78,12 +90,20 @@ def everything(measured: Objective) -> dict[str, Any]:
         "bottom": found.bottom.values.tolist(),
         "density": found.density.nodes.tolist(),
         "trace": [estimate.value, estimate.stderr],
-        "sam": sam(measured).value,
-        "average_case": average_case(measured, draws=4).value,
-        "worst_case": worst_case(measured, steps=4).value,
-        "worst_case_of_groups": worst_case(measured, steps=4, group=4).value,
+        **{name: one.value for name, one in estimates.items()},
+        # None stands for NaN, which is no number that could be compared. That of the basin's volume is left out: it
+        # stands on eigenvectors of the least eigenvalues, and so on rounding.
+        "errors over examples": [
+            None if math.isnan(error) else error
+            for error in (
+                *(evaluation.loss_stderr_sample, evaluation.error_stderr_sample, estimate.stderr_sample),
+                *(*found.top.stderr_sample, *(one.stderr_sample for one in estimates.values())),
+                *(along.critical_stderr_sample, along.slope_stderr_sample),
+                *(*noise.stderr_sample, *coded.loss_rise_stderr_sample, *(one.stderr for one in barriers(path))),
+            )
+        ],
         "bits": coded.bits.tolist(),
-        "noise_radius": noise_radius(measured, (0.1,), draws=4).sigma.tolist(),
+        "noise_radius": noise.sigma.tolist(),
         "learning_coefficient": [
             learning_coefficient(measured, 2, 12, step_size=1e-4, full_batch=whole).value for whole in (False, True)
         ],

@@ -45,6 +45,7 @@ class _Curve:
     bits: np.ndarray
     ideal: np.ndarray
     rise: np.ndarray
+    rise_stderr: np.ndarray
     foretold: np.ndarray
     foretold_stderr: np.ndarray
     train_loss: float
@@ -69,8 +70,9 @@ def plot_rate_distortion(
 ) -> Any:
     """Plot code length against the rise of the loss: points are streams that were decoded, lines their ideal length.
 
-    Tolerances that no code kept have no point, and the caption counts them; so it does rises that are not positive,
-    which a logarithmic axis cannot show (decoded weights may have the lower loss). Where all runs have the same number
+    Bars on the rises are ± one standard error over examples. Tolerances that no code kept have no point, and the
+    caption counts them; so it does rises that are not positive, which a logarithmic axis cannot show (decoded weights
+    may have the lower loss). Where all runs have the same number
     of parameters, an axis on the right has bits per parameter; between architectures it would mislead. Where several
     families of codes were recorded, each has a curve.
 
@@ -168,6 +170,7 @@ def _curve(member: Member, row: xr.Dataset, label: Group | None, law: bool, seve
         np.where(reached == 0, np.nan, column("bits")),
         np.where(reached == 0, np.nan, column("ideal_bits")),
         column("loss_rise"),
+        column("loss_rise_stderr_sample"),
         law_of("law_curvature"),
         law_of("law_curvature_stderr"),
         float(row["train_loss"]),
@@ -212,11 +215,15 @@ def _draw(ax: Any, curve: _Curve, x: str, look: tuple[Any, str]) -> int:
     ax.plot(values[seen], curve.ideal[seen], "-", color=color, linewidth=1.2, zorder=2)
     edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
     ax.plot(values[seen], curve.bits[seen], marker, color=color, markersize=6, zorder=3, label=curve.label, **edge)
+    bars = {"fmt": "none", "ecolor": color, "elinewidth": 1, "capsize": 2, "zorder": 2}
+    if x == "loss_rise" and np.isfinite(curve.rise_stderr[seen]).any():
+        # On a logarithmic axis a bar that reaches zero would vanish: it ends at a tenth of the rise.
+        left = np.minimum(curve.rise_stderr, 0.9 * values)
+        ax.errorbar(values[seen], curve.bits[seen], xerr=(left[seen], curve.rise_stderr[seen]), **bars)
     known = np.isfinite(curve.bits) & (curve.foretold > 0)
     if known.any():
         ax.plot(curve.foretold[known], curve.ideal[known], ":", color=color, linewidth=1.6, zorder=2)
         if np.isfinite(curve.foretold_stderr[known]).any():
-            bars = {"fmt": "none", "ecolor": color, "elinewidth": 1, "capsize": 2, "zorder": 2}
             ax.errorbar(curve.foretold[known], curve.ideal[known], xerr=curve.foretold_stderr[known], **bars)
     return int((np.isfinite(curve.bits) & ~(values > 0)).sum())
 

@@ -13,6 +13,7 @@ import torch
 from landscape._fetching import fetched
 from landscape._given import of_objective
 from landscape._results import Result
+from landscape._sampling_error import of_shares
 from landscape.compression._bits_back import bits_back
 from landscape.compression._radii import radii
 from landscape.compression._tolerances import TOLERANCES, Floats, checked
@@ -32,6 +33,8 @@ class NoiseRadius(Result):
         tolerances: Allowed rises of the mean loss, in its own units.
         sigma: σ_ε, in units of c; infinite where the loss never rises so far, 0 where the least noise costs more.
         stderr: Its standard error over pairs of draws, to first order; NaN where there is no σ.
+        stderr_sample: Standard error over examples with these draws, to first order: that of the mean rise over its
+            slope.
         bits: Bits-back length of the weights under this noise; NaN where there is no σ.
         tensor_bits: The same of each tensor, shape (tolerance, tensor).
         names: The tensors' names, shape (tensor,).
@@ -46,6 +49,7 @@ class NoiseRadius(Result):
     tolerances: Floats
     sigma: Floats
     stderr: Floats
+    stderr_sample: Floats
     bits: Floats
     tensor_bits: Floats
     names: npt.NDArray[np.str_]
@@ -114,6 +118,7 @@ def noise_radius(
         tolerances=allowed,
         sigma=np.array([one.at for one in found]),
         stderr=np.array([noisy.stderr(one) for one in found]),
+        stderr_sample=np.array([noisy.stderr_sample(one) for one in found]),
         bits=lengths.sum(axis=1),
         tensor_bits=lengths,
         names=np.array(layout.names),
@@ -132,11 +137,12 @@ class _Noisy:
     def __init__(self, objective: Objective, per: str, pairs: int, seed: int):
         self._objective, self._pairs, self._seed = objective, pairs, seed
         self.weights = objective.vector()
-        center = objective.loss()
-        require_finite(center, "loss")
-        self.center, self.n_evaluations = float(center), 1
+        self._start = objective.loss_shares()
+        require_finite(self._start.sum(), "loss")
+        self.center, self.n_evaluations = float(self._start.sum().to(objective.dtype)), 1
         self.c = radii(self.weights, objective.layout, per)
         self._known: dict[float, Floats] = {}
+        self._shares: dict[float, torch.Tensor] = {}
 
     def crossing(self, tolerance: float, tol: float) -> Crossing:
         """Find where the mean rise crosses a tolerance."""
@@ -147,7 +153,7 @@ class _Noisy:
     def rises(self, sigma: float) -> Floats:
         """Return the mean rise of each pair of draws, shape (pairs,)."""
         if sigma not in self._known:
-            losses = []
+            losses, shares = [], torch.zeros_like(self._start)
             noise = torch.empty(len(self.weights), dtype=torch.float32)
             direction, moved = torch.empty_like(self.weights), torch.empty_like(self.weights)
             for index in range(self._pairs):
@@ -155,7 +161,10 @@ class _Noisy:
                 torch.mul(noise.to(self.weights), self.c, out=direction)
                 for sign in (1, -1):
                     torch.add(self.weights, direction, alpha=sign * sigma, out=moved)
-                    losses.append(self._objective.loss(moved))
+                    found = self._objective.loss_shares(moved)
+                    losses.append(found.sum().to(self._objective.dtype))
+                    shares += found
+            self._shares[sigma] = shares / len(losses) - self._start
             rises = fetched(losses).reshape(self._pairs, 2) - self.center
             self.n_evaluations += rises.size
             # A loss that is no number any more has left every tolerance behind.
@@ -164,11 +173,24 @@ class _Noisy:
 
     def stderr(self, found: Crossing) -> float:
         """Return the standard error of σ: that of the mean rise over its slope, both from the ends of the bracket."""
+        if math.isnan(per_rise := self._per_rise(found)):
+            return math.nan
+        inner, outer = self.rises(found.inner), self.rises(found.outer)
+        return per_rise * float(((inner + outer) / 2).std(ddof=1)) / math.sqrt(self._pairs)
+
+    def stderr_sample(self, found: Crossing) -> float:
+        """Return the standard error of σ over examples, likewise."""
+        if math.isnan(per_rise := self._per_rise(found)):
+            return math.nan
+        by_batch = (self._shares[found.inner] + self._shares[found.outer]) / 2
+        return per_rise * float(of_shares(self._objective.clusters, by_batch))
+
+    def _per_rise(self, found: Crossing) -> float:
+        """Return by how much σ moves where the mean rise does, from the ends of the bracket; NaN if unknown."""
         if not 0 < found.at < math.inf:
             return math.nan
         inner, outer = self.rises(found.inner), self.rises(found.outer)
         if not (np.isfinite(inner).all() and np.isfinite(outer).all()):
             return math.nan
         slope = float((outer - inner).mean()) / math.log(found.outer / found.inner)
-        error = float(((inner + outer) / 2).std(ddof=1)) / math.sqrt(self._pairs)
-        return found.at * error / slope if slope > 0 else math.nan
+        return found.at / slope if slope > 0 else math.nan

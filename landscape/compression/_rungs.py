@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from landscape._errors import MeasurementError
+from landscape._sampling_error import of_shares
 from landscape.compression._bitstream import decode, encode
 from landscape.compression._entropy import Meter
 from landscape.compression._families import family_of
@@ -32,6 +33,7 @@ class Rung:
         ideal_bits: Its length under the probability model.
         tensor_bits: The part of each tensor in that, shape (tensor,).
         rise: Rise of the loss with the decoded weights.
+        rise_stderr_sample: Its standard error over examples; NaN where it is not known.
     """
 
     knob: float
@@ -39,6 +41,7 @@ class Rung:
     ideal_bits: float
     tensor_bits: Floats
     rise: float
+    rise_stderr_sample: float
 
 
 class Rungs:
@@ -66,17 +69,17 @@ class Rungs:
         self._arrays = float_arrays(objective.layout.named(self._weights))
         self._flat = np.empty(objective.layout.total, dtype=np.result_type(*self._arrays.values()))
         self.knobs = self._codec.ladder(objective.layout)
-        self._losses: dict[bytes, float] = {}
+        self._losses: dict[bytes, tuple[float, torch.Tensor]] = {}
         self._lengths: dict[int, Floats] = {}
         self._real: dict[int, Rung] = {}
         self._largest = -math.inf
-        self.loss = self._loss(self._arrays)
+        self.loss, self._shares = self._loss(self._arrays)
         if not math.isfinite(self.loss):
             raise MeasurementError(
                 f"the loss at the present weights is {self.loss}, expected a finite number: the bits at a tolerance "
                 "are relative to it; check whether the training has diverged"
             )
-        self.baseline = self._loss({name: np.zeros_like(array) for name, array in self._arrays.items()})
+        self.baseline, _ = self._loss({name: np.zeros_like(array) for name, array in self._arrays.items()})
         self._measure(0)
 
     def search(self, tolerances: Floats) -> None:
@@ -133,14 +136,16 @@ class Rungs:
 
     def _measure(self, rung: int) -> None:
         parts = self._codec.quantise(self._arrays, float(self.knobs[rung]))
-        self.rises[rung] = self._rise(dict(zip(self._arrays, self._codec.restore(parts), strict=True)))
+        self.rises[rung], _ = self._rise(dict(zip(self._arrays, self._codec.restore(parts), strict=True)))
         if self.rises[rung] <= self._largest:  # others are never chosen: nobody asks for their length
             self._lengths[rung] = self._metered(parts)
 
     def _written(self, rung: int) -> Rung:
         knob = float(self.knobs[rung])
         code = encode(self._arrays, knob, family=self._codec.name)
-        return Rung(knob, code.bits, code.ideal_bits, self._length(rung), self._rise(decode(code)))
+        rise, shares = self._rise(decode(code))
+        error = float(of_shares(self._objective.clusters, shares)) if math.isfinite(rise) else math.nan
+        return Rung(knob, code.bits, code.ideal_bits, self._length(rung), rise, error)
 
     def _length(self, rung: int) -> Floats:
         if rung not in self._lengths:
@@ -154,16 +159,18 @@ class Rungs:
             ends.append(meter.bits)
         return np.diff(np.array(ends), prepend=0.0)
 
-    def _rise(self, tensors: Mapping[str, Array]) -> float:
-        loss = self._loss(tensors)
+    def _rise(self, tensors: Mapping[str, Array]) -> tuple[float, torch.Tensor]:
+        """Return the rise of the loss, and what each batch contributes to it."""
+        loss, shares = self._loss(tensors)
         # A loss that is NaN or infinite at coarse weights breaks every tolerance.
-        return loss - self.loss if math.isfinite(loss) else math.inf
+        return (loss - self.loss if math.isfinite(loss) else math.inf), shares - self._shares
 
-    def _loss(self, tensors: Mapping[str, Array]) -> float:
-        """Return the loss of weights; of weights that were seen before, bit for bit, the loss that they had."""
+    def _loss(self, tensors: Mapping[str, Array]) -> tuple[float, torch.Tensor]:
+        """Return the loss of weights with the batches' shares; of weights seen before, bit for bit, those they had."""
         np.concatenate([tensors[name].ravel() for name in self._objective.layout.names], out=self._flat)
         digest = hashlib.blake2b(self._flat.data, digest_size=16).digest()
         if digest not in self._losses:
             self.n_evaluations += 1
-            self._losses[digest] = float(self._objective.loss(torch.from_numpy(self._flat).to(self._weights)))
+            shares = self._objective.loss_shares(torch.from_numpy(self._flat).to(self._weights))
+            self._losses[digest] = float(shares.sum().to(self._weights.dtype)), shares
         return self._losses[digest]

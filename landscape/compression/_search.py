@@ -28,6 +28,7 @@ class Bits(Result):
         ideal_bits: Its length under the probability model.
         bits_per_parameter: `bits` over the number of parameters: comparable within an architecture only.
         loss_rise: L(decoded w) - L(w), of the weights that the stream decodes to.
+        loss_rise_stderr_sample: Its standard error over examples, from the rises of the batches; NaN if unknown.
         knob: The family's knob; for "uniform-tensor" the step in root mean squares of each tensor.
         reached: Whether there is a code within the tolerance.
         loss: The reference L(w), in nats.
@@ -49,6 +50,7 @@ class Bits(Result):
     ideal_bits: Floats
     bits_per_parameter: Floats
     loss_rise: Floats
+    loss_rise_stderr_sample: Floats
     knob: Floats
     reached: npt.NDArray[np.bool_]
     loss: float
@@ -131,6 +133,7 @@ def bits(
         ideal_bits=column("ideal_bits"),
         bits_per_parameter=column("bits") / layout.total,
         loss_rise=column("rise"),
+        loss_rise_stderr_sample=column("rise_stderr_sample"),
         knob=column("knob"),
         reached=np.array([rung is not None for rung in chosen]),
         loss=rungs.loss,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from landscape.losses import LossCall, LossWatcher
@@ -38,11 +40,19 @@ def influence(objective: Objective, watcher: ExampleWatcher, loss: float, error:
         Shape (2, examples): for loss and error; NaN for an error that does not exist. None where the examples' shares
         are not known: a loss function that is none of torch's, several in one step, or further terms beside it.
     """
-    if [len(call) for call in watcher.calls] != list(objective.batch_sizes):
+    # Each process saw the batches of its own.
+    seen = objective.processes.gather(_paired(objective.counted, watcher.calls))
+    calls = [call for _, call in sorted((part for own in seen for part in own), key=lambda part: part[0])]
+    if [len(call) for call in calls] != list(objective.batch_sizes):
         return None
-    summed, divisor, wrong, counted = np.concatenate(watcher.calls).T
+    summed, divisor, wrong, counted = np.concatenate(calls).T
     if not divisor.sum() > 0 or not np.isclose(summed.sum() / divisor.sum(), loss, rtol=1e-3, atol=1e-6):
         return None
     of_loss = (summed - loss * divisor) / divisor.mean()
     of_error = (wrong - error * counted) / counted.mean() if counted.any() else np.full(len(summed), np.nan)
     return np.stack([of_loss, of_error])
+
+
+def _paired(batches: Sequence[int], calls: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
+    """Return each batch with the call of its loss; nothing where there is not one call a batch."""
+    return list(zip(batches, calls, strict=True)) if len(batches) == len(calls) else []

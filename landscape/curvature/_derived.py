@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from landscape._results import Estimate, Result
+from landscape._sampling_error import of_contributions
 from landscape.curvature._density import SpectralDensity
+from landscape.curvature._operator import SymmetricOperator
+from landscape.curvature._pairs import Eigenpairs
 
 _Function = Callable[[np.ndarray], np.ndarray]
 
@@ -206,3 +209,27 @@ def condition_number(eigenvalues: np.ndarray, cutoff: float = 0.0) -> float:
         return math.nan
     smallest = float(magnitudes[magnitudes > cutoff * largest].min()) if cutoff > 0 else float(magnitudes.min())
     return largest / smallest if smallest > 0 else math.inf
+
+
+def condition_of_pairs(pairs: Eigenpairs, operator: SymmetricOperator | None = None) -> Estimate:
+    """Compute |λ|_max / |λ|_min over the eigenpairs that are known, with its error over examples.
+
+    A ratio κ = |a|/|b| moves by κ (da/a − db/b), to first order. The parts da and db of the groups of batches are
+    those of the two eigenvalues, so eigenvalues that move together leave κ where it is.
+
+    Args:
+        pairs: Eigenpairs, as of `top_eigenpairs`; values that are NaN are left out.
+        operator: What they are of; without it the error over examples is NaN.
+
+    Returns:
+        The number, at least 1; infinite where an eigenvalue is zero, and NaN where all are, or none is known.
+    """
+    known = np.flatnonzero(np.isfinite(pairs.values))
+    if not len(known):
+        return Estimate.exact(math.nan)
+    values = pairs.values[known]
+    value, parts = condition_number(values), None
+    if pairs.parts is not None and math.isfinite(value):
+        top, low = (known[int(pick(np.abs(values)))] for pick in (np.argmax, np.argmin))
+        parts = value * (pairs.parts[:, top] / pairs.values[top] - pairs.parts[:, low] / pairs.values[low])
+    return Estimate.exact(value, float(of_contributions(None if operator is None else operator.clusters, parts)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 
 from landscape._fetching import fetched
 from landscape._results import Estimate
+from landscape._sampling_error import of_contributions
 from landscape.curvature._calibration import form_error
 from landscape.curvature._operator import SymmetricOperator
 from landscape.curvature._products import checked_later, require_finite_products
@@ -32,9 +35,17 @@ class StreamedTrace:
         operator: The symmetric operator, shape (P, P).
         seed: Seed of the directions and probes.
         known: Eigenvectors (P, k) with their eigenvalues (k,), any number of such pairs.
+        known_parts: What each group of batches contributes to all these eigenvalues together, shape (groups,); without,
+            the error over examples is not known where there are any.
     """
 
-    def __init__(self, operator: SymmetricOperator, seed: int, known: Sequence[tuple[torch.Tensor, np.ndarray]] = ()):
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        seed: int,
+        known: Sequence[tuple[torch.Tensor, np.ndarray]] = (),
+        known_parts: np.ndarray | None = None,
+    ):
         self._operator = operator
         self._generator = torch.Generator().manual_seed(seed)
         self.seed = seed
@@ -42,6 +53,9 @@ class StreamedTrace:
         self._inside = float(sum(np.sum(values) for _, values in known))
         self._square = float(sum(np.sum(np.square(values)) for _, values in known))
         self._gram = self._inner()
+        # What groups of batches contribute to the trace on Q, and to each probe.
+        self._parts: np.ndarray | float | None = known_parts if known else 0.0
+        self._shares: list[np.ndarray] = []
         self._forms: list[float] = []
         self._squares: list[float] = []
         self.spent = 0
@@ -67,7 +81,9 @@ class StreamedTrace:
                 basis = basis[:index]
                 break
             basis[index] = direction.div_(norm)
-            direction = self._operator @ basis[index]
+            read = functools.partial(torch.dot, basis[index])
+            direction, share = self._operator.by_batch(basis[index], read, ())
+            self._parts = None if self._parts is None or share is None else self._parts + share.double().cpu().numpy()
             form = float(torch.dot(direction, basis[index]))
             self._inside += form
             self._square += form**2
@@ -77,12 +93,15 @@ class StreamedTrace:
 
     def probe(self, count: int) -> None:
         """Take that many probes, for one product each."""
-        forms, squares = [], []
+        forms, squares, shares = [], [], []
         with checked_later():
             for _ in range(count):
                 vector = self._outside(self._normal())
                 vector.mul_(self._rest**0.5 / torch.linalg.vector_norm(vector))
-                image = self._outside(self._operator @ vector)
+                # Orthogonal to Q, the probe sees of a group's image what lies outside.
+                image, share = self._operator.by_batch(vector, functools.partial(torch.dot, vector), ())
+                shares += [] if share is None else [share]
+                image = self._outside(image)
                 forms.append(torch.dot(vector, image))
                 squares.append(torch.dot(image, image))
                 self.spent += 1
@@ -90,6 +109,7 @@ class StreamedTrace:
         require_finite_products(*found[0])
         self._forms += found[0].tolist()
         self._squares += found[1].tolist()
+        self._shares += list(fetched(shares))
 
     def estimate(self, fourth: Callable[[np.ndarray, int], float]) -> tuple[Estimate, float]:
         """Return the estimate of tr H, and a lower estimate of ‖H‖²_F.
@@ -106,7 +126,10 @@ class StreamedTrace:
         value = self._inside + float(forms.mean())
         rounding = 4 * float(torch.finfo(self._operator.dtype).eps) * (abs(self._inside) + float(np.abs(forms).mean()))
         error = float(np.hypot(spread, rounding))
-        return Estimate.student(value, error, len(forms), self.seed, dof), self._square + mean
+        estimate = Estimate.student(value, error, len(forms), self.seed, dof)
+        parts = None if self._parts is None or not self._shares else self._parts + np.mean(self._shares, axis=0)
+        sampled = float(of_contributions(self._operator.clusters, parts))
+        return dataclasses.replace(estimate, stderr_sample=sampled), self._square + mean
 
     @property
     def _rest(self) -> int:

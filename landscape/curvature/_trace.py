@@ -226,7 +226,9 @@ def _streamed(
     directions: int,
 ) -> tuple[Estimate, bool]:
     """Take a subspace of a third of the products, or the known pairs, and then probes until the error is met."""
-    streamed = StreamedTrace(operator, seed, [(pairs.vectors, pairs.values) for pairs in known])
+    parts = [pairs.parts.sum(axis=1) for pairs in known if pairs.parts is not None]
+    own = np.sum(parts, axis=0) if known and len(parts) == len(known) else None
+    streamed = StreamedTrace(operator, seed, [(pairs.vectors, pairs.values) for pairs in known], own)
     if not known and (count := min(directions, budget // 3, operator.shape[0] - 2)) > 0:
         streamed.span(count)
     taken, wanted = 0, 6

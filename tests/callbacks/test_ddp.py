@@ -13,7 +13,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from landscape import Objective, open_run
-from landscape.curvature import hessian
+from landscape.compression import bits
+from landscape.curvature import hessian, top_eigenpairs
+from landscape.record import Run
+from landscape.sharpness import average_case, gradient_norm, sam
 from landscape.surface import given_directions, loss_surface
 
 SCRIPT = """
@@ -122,6 +125,25 @@ def one_process(state: dict[str, torch.Tensor]) -> Objective:
     return Objective(net, F.cross_entropy, list(zip(x.split(16), y.split(16), strict=True)))
 
 
+def check_errors_over_examples(recorded: Run, objective: Objective) -> None:
+    """Compare every `*_stderr_sample` at the last step with what one process finds over the same batches."""
+    evaluation, top = objective.evaluate(), top_eigenpairs(hessian(objective), 10, method="dense")
+    code = bits(objective, tolerances=(0.003, 0.01, 0.03, 0.1, 0.3))
+    expected = {
+        ("hessian_spectrum", "train_loss"): evaluation.loss_stderr_sample,
+        ("hessian_spectrum", "train_error"): evaluation.error_stderr_sample,
+        ("hessian_spectrum", "eigenvalues_top"): top.stderr_sample,
+        ("sharpness", "gradient_norm"): gradient_norm(objective).stderr_sample,
+        ("sharpness", "sam"): sam(objective).stderr_sample,
+        ("sharpness", "average_case"): average_case(objective).stderr_sample,
+        ("compressibility", "loss_rise"): code.loss_rise_stderr_sample,
+    }
+    for (group, name), error in expected.items():
+        assert np.isfinite(error).all(), name
+        found = recorded.dataset(group)[f"{name}_stderr_sample"].values[-1]
+        np.testing.assert_allclose(found, error, rtol=2e-3, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.slow
 def test_two_processes_record_what_one_would_and_train_as_without(tmp_path: Path) -> None:
     for mode in ("off", "on"):
@@ -144,6 +166,7 @@ def test_two_processes_record_what_one_would_and_train_as_without(tmp_path: Path
     np.testing.assert_allclose(spectrum["eigenvalues_top"].values[1], eigenvalues[:10], **within)
     np.testing.assert_allclose(np.sort(spectrum["eigenvalues_bottom"].values[1]), eigenvalues[-2:][::-1], **within)
     np.testing.assert_allclose(spectrum["train_loss"].values[1], float(objective.loss()), rtol=1e-6)
+    check_errors_over_examples(recorded, objective)
     measured = spectrum.attrs["measured"]
     assert objective.fingerprint in str(measured)
 

@@ -177,3 +177,18 @@ def test_a_million_parameters_on_1400_examples_take_at_most_40_passes():
     assert len(_PASSES) == result.n_evaluations <= 40
     # Real against ideal length.
     assert np.all(result.bits <= 1.02 * result.ideal_bits + 64)
+
+
+def test_the_rise_has_the_error_of_its_batches(cases):
+    x, y = cases.data(40)
+    model, sizes = cases.mlp(), [10, 14, 16]
+    batches = list(zip(x.split(sizes), y.split(sizes), strict=True))
+    objective = Objective(model, nn.CrossEntropyLoss(), batches)
+    found = bits(objective, tolerances=(0.01, 0.1))
+    for knob, rise, error in zip(found.knob, found.loss_rise, found.loss_rise_stderr_sample, strict=True):
+        decoded = decode(encode(dict(model.named_parameters()), float(knob)))
+        moved = torch.cat([torch.from_numpy(decoded[name]).reshape(-1) for name in objective.layout.names])
+        shares = (objective.loss_shares(moved) - objective.loss_shares()).numpy()
+        assert rise == pytest.approx(shares.sum(), abs=1e-6)
+        assert error == pytest.approx(float(objective.clusters.stderr(shares)), rel=1e-9)
+    assert np.isnan(bits(Objective(model, nn.CrossEntropyLoss(), [(x, y)])).loss_rise_stderr_sample).all()

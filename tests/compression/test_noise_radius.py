@@ -249,3 +249,21 @@ def test_arguments(quadratic):
     bad = Objective(objective.module, lambda w, _: w.sum() * math.nan, objective.batches, dtype=torch.float64)
     with pytest.raises(MeasurementError, match="nan"):
         noise_radius(bad)
+
+
+def test_the_error_over_examples_is_what_reweighting_the_batches_does(cases):
+    sizes = [12, 9, 19]
+    x, y = cases.data(sum(sizes))
+    model, batches = cases.mlp().double(), list(zip(x.split(sizes), y.split(sizes), strict=True))
+
+    def measure(chosen: int, share: float) -> tuple[NoiseRadius, Objective]:
+        def weight(batch):
+            return len(batch[1]) * (1 + share * (len(batch[1]) == sizes[chosen]))
+
+        objective = Objective(model, nn.CrossEntropyLoss(), batches, batch_weight=weight)
+        return noise_radius(objective, (0.1,), draws=4, tol=1e-7), objective
+
+    moves = [(measure(b, 1e-3)[0].sigma[0] - measure(b, -1e-3)[0].sigma[0]) / 2e-3 for b in range(3)]
+    found, objective = measure(0, 0.0)
+    assert found.stderr_sample[0] == pytest.approx(float(objective.clusters.stderr(np.array(moves))), rel=1e-3)
+    assert np.isnan(noise_radius(Objective(model, nn.CrossEntropyLoss(), [(x, y)]), (0.1,)).stderr_sample).all()

@@ -27,6 +27,7 @@ class Stand:
         self.function = loss
         self.calls = 0
         self.open = False
+        self.clusters = None
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -37,10 +38,13 @@ class Stand:
     def vector(self) -> torch.Tensor:
         return self.weights.clone()
 
-    def loss(self, vector: torch.Tensor) -> torch.Tensor:
+    def loss_shares(self, vector: torch.Tensor) -> torch.Tensor:
         assert self.open
         self.calls += 1
-        return self.function(vector)
+        return self.function(vector).double()[None]
+
+    def loss(self, vector: torch.Tensor) -> torch.Tensor:
+        return self.loss_shares(vector)[0]
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from landscape._sampling_error import Clusters
-from landscape.curvature import spectral_density, spectrum, top_eigenpairs, trace, track
+from landscape.curvature import (
+    condition_number,
+    condition_of_pairs,
+    spectral_density,
+    spectrum,
+    top_eigenpairs,
+    trace,
+    track,
+)
 from landscape.curvature._dense import DenseOperator
 from landscape.curvature._lanczos import rademacher
 from landscape.curvature._ritz_space import RitzSpace
@@ -112,13 +122,15 @@ def expected(operator: DenseOperator, measure, size: float = 1e-5) -> float:
     return float(operator.clusters.stderr(np.array(changes)))
 
 
-@pytest.mark.parametrize("method", ["hutchinson", "xtrace", "hutch++", "known"])
+@pytest.mark.parametrize("method", ["hutchinson", "xtrace", "hutch++", "known", "streamed", "streamed, known"])
 def test_traces_have_the_error_of_their_batches(operator, method):
     exact = operator.clusters.stderr(np.array([float(part.trace()) for part in operator._parts]))
-    settings = {"method": method, "tol": 0.01}
-    if method == "known":
+    settings = {"method": method if method in ("hutchinson", "xtrace") else "hutch++", "tol": 0.01}
+    if "known" in method:
         found = spectrum(operator, 6, 2)
-        settings = {"method": "hutch++", "tol": 0.01, "known": (found.top, found.bottom)}
+        settings["known"] = found.top, found.bottom
+    if "streamed" in method:
+        settings["memory_budget"] = 12 * SIZE * 8
     estimate = trace(operator, **settings)
     assert abs(estimate.stderr_sample - exact) <= 0.2 * exact + 2 * estimate.stderr
     if method == "hutchinson":  # linear in the matrix, so the error with these probes is exact
@@ -154,3 +166,15 @@ def test_known_pairs_bring_their_part_of_the_error(operator, name):
         for k in (SIZE, 4)
     )
     assert found == pytest.approx(exact, rel=0.3)
+
+
+def test_a_condition_number_has_the_error_of_its_two_eigenvalues(operator):
+    pairs = top_eigenpairs(operator, 6, method="dense")
+    found = condition_of_pairs(pairs, operator)
+    assert found.value == condition_number(pairs.values) == pairs.values[0] / pairs.values[-1]
+    change = expected(operator, lambda each: condition_number(top_eigenpairs(each, 6, method="dense").values))
+    assert found.stderr_sample == pytest.approx(change, rel=1e-4)
+    assert np.isnan(condition_of_pairs(pairs).stderr_sample)
+    short = dataclasses.replace(pairs, values=np.append(pairs.values[:3], [np.nan] * 3))
+    assert condition_of_pairs(short, operator).value == pairs.values[0] / pairs.values[2]
+    assert np.isnan(condition_of_pairs(dataclasses.replace(pairs, values=np.full(6, np.nan)), operator).value)

@@ -296,6 +296,7 @@ ON_THE_HOST = {
     "certificates.best_of",
     "certificates.read",
     "curvature.condition_number",
+    "curvature.condition_of_pairs",
     "curvature.effective_dimension",
     "curvature.negative_share",
     "curvature.spectral_entropy",
