@@ -27,6 +27,7 @@ GAP_VARIABLES = [
     Variable("gap_frobenius_stderr", description="its standard error over probes"),
     Variable("gap_trace", description="trace of the Hessian less that of the Gauss-Newton matrix, over |the first|"),
     Variable("gap_trace_stderr", description="its standard error over probes"),
+    over_examples("gap_trace"),
     Variable("gap_cosine", description="cosine between Hessian and Gauss-Newton matrix as vectors"),
 ]
 
@@ -80,6 +81,7 @@ def gap_row(operator: SymmetricOperator, objective: Objective, probes: int, seed
         "gap_frobenius_stderr": gap.frobenius.stderr,
         "gap_trace": gap.trace.value,
         "gap_trace_stderr": gap.trace.stderr,
+        "gap_trace_stderr_sample": gap.trace.stderr_sample,
         "gap_cosine": gap.cosine,
     }
     return row, gauss_newton.n_matvecs

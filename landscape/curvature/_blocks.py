@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -96,7 +98,7 @@ class Gap(Result):
 
     Attributes:
         frobenius: ‖A − B‖_F / ‖A‖_F.
-        trace: (tr A − tr B) / |tr A|.
+        trace: (tr A − tr B) / |tr A|, with its error over examples where both operators are of one objective.
         cosine: ⟨A, B⟩_F / (‖A‖_F ‖B‖_F).
         n_matvecs: Number of products of both operators together.
     """
@@ -137,7 +139,7 @@ def operator_gap(first: SymmetricOperator, second: SymmetricOperator, probes: in
     before = first.n_matvecs + second.n_matvecs
     exact = size <= EXACT_SIZE
     columns = torch.eye(size) if exact else (rademacher(size, seed, index) for index in range(probes))
-    samples = [_products(first, second, column) for column in columns]
+    samples, parts = zip(*(_products(first, second, column) for column in columns), strict=True)
     spent = first.n_matvecs + second.n_matvecs - before
     each = {name: np.array([sample[name] for sample in samples]) for name in samples[0]}
     means = {name: float(values.mean()) for name, values in each.items()}
@@ -146,24 +148,51 @@ def operator_gap(first: SymmetricOperator, second: SymmetricOperator, probes: in
     share = means["dd"] / means["aa"] if means["aa"] > 0 else math.nan
     frobenius = _first_order(math.sqrt(share), each["dd"] - share * each["aa"], 2 * means["aa"], exact, seed)
     ratio = means["d"] / abs(means["a"]) if means["a"] != 0 else math.nan
+    sampled = _over_examples(first, second, parts, means["a"], ratio)
     if exact or math.isnan(ratio):
-        return Gap(frobenius, _first_order(ratio, each["d"], 1.0, exact, seed), cosine, spent)
+        whole = dataclasses.replace(_first_order(ratio, each["d"], 1.0, exact, seed), stderr_sample=sampled)
+        return Gap(frobenius, whole, cosine, spent)
     signed = ratio if means["a"] > 0 else -ratio
     # The quadratic form A - B - signed A is, to first order, the samples' own.
     second_power = np.maximum(each["dd"] - 2 * signed * each["ad"] + signed**2 * each["aa"], 0.0)
     forms = each["d"] - signed * each["a"]
     spread, dof = form_error(forms, float(second_power.mean()), fourth_power(second_power, size), size, signs=True)
-    return Gap(frobenius, Estimate.student(ratio, spread / abs(means["a"]), probes, seed, dof), cosine, spent)
+    whole = Estimate.student(ratio, spread / abs(means["a"]), probes, seed, dof)
+    return Gap(frobenius, dataclasses.replace(whole, stderr_sample=sampled), cosine, spent)
 
 
-def _products(first: SymmetricOperator, second: SymmetricOperator, column: torch.Tensor) -> dict[str, float]:
-    """Multiply one probe by both, and keep nothing but scalar products."""
+_Parts: TypeAlias = tuple[np.ndarray | None, np.ndarray | None]
+
+
+def _products(
+    first: SymmetricOperator, second: SymmetricOperator, column: torch.Tensor
+) -> tuple[dict[str, float], _Parts]:
+    """Multiply one probe by both, and keep scalar products alone: their own, and those of the groups of batches."""
     v = column.to(first.device, torch.float64)
-    a = (first @ column.to(first.device, first.dtype)).double()
-    b = (second @ column.to(second.device, second.dtype)).to(a)
+    (a, of_a), (b, of_b) = (_product(operator, column) for operator in (first, second))
+    a, b = a.double(), b.to(a.device, torch.float64)
     d = a - b
     pairs = {"aa": (a, a), "ab": (a, b), "bb": (b, b), "dd": (d, d), "ad": (a, d), "a": (v, a), "d": (v, d)}
-    return {name: float(torch.dot(left, right)) for name, (left, right) in pairs.items()}
+    return {name: float(torch.dot(left, right)) for name, (left, right) in pairs.items()}, (of_a, of_b)
+
+
+def _product(operator: SymmetricOperator, column: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
+    probe = column.to(operator.device, operator.dtype)
+    product, forms = operator.by_batch(probe, functools.partial(torch.dot, probe), ())
+    return product, None if forms is None else forms.double().cpu().numpy()
+
+
+def _over_examples(
+    first: SymmetricOperator, second: SymmetricOperator, parts: Sequence[_Parts], trace: float, ratio: float
+) -> float:
+    """Return the standard error over examples of (a − b)/|a|, by d(a − b)/|a| less the ratio times d|a|/|a|."""
+    one, other = zip(*parts, strict=True)
+    # Groups of other objectives would be other examples.
+    if first.clusters is None or first.clusters is not second.clusters or math.isnan(ratio):
+        return math.nan
+    a, b = np.mean(one, axis=0), np.mean(other, axis=0)
+    moves = (a - b - ratio * math.copysign(1.0, trace) * a) / abs(trace)
+    return float(first.clusters.stderr(moves))
 
 
 def _first_order(value: float, samples: np.ndarray, divisor: float, exact: bool, seed: int) -> Estimate:

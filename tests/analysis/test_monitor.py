@@ -64,6 +64,25 @@ def test_gradient_descent_has_its_lines_on_both_panels() -> None:
     assert line(above, "measurement failed").shape == (1,)
 
 
+def test_bands_are_one_standard_error_over_examples() -> None:
+    run = recorded(
+        {"name": "SGD"},
+        critical_sharpness=(1.0, 2.0, 30.0),
+        critical_sharpness_stderr_sample=(0.25, np.nan, 40.0),
+        lambda_max=(9.0, 12.0, 20.0),
+    )
+    above, middle, below = plot_monitor(run)
+    (band,) = above.collections
+    corners = np.concatenate([path.vertices for path in band.get_paths()])
+    first = corners[corners[:, 0] == 10.0][:, 1]
+    assert (first.min(), first.max()) == pytest.approx((0.75, 1.25))
+    # A band down to zero ends at a tenth of the value on a logarithmic axis, instead of vanishing.
+    last = corners[corners[:, 0] == 30.0][:, 1]
+    assert (last.min(), last.max()) == pytest.approx((3.0, 70.0))
+    assert not middle.collections
+    assert not below.collections
+
+
 def test_adam_has_its_line_on_the_preconditioned_sharpness() -> None:
     run = recorded(
         {"name": "Adam", "betas": [0.9, 0.999], "weight_decay": 0.1},

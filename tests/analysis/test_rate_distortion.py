@@ -22,7 +22,7 @@ def record(*rows: dict[str, Any], group: str = "compressibility", parameters: in
     recorder = MemoryRecorder(attributes)
     along = ("tolerance",)
     given = {name for row in rows for name in row}
-    names = ("bits", "ideal_bits", "loss_rise", *({"relative_step"} & given))
+    names = ("bits", "ideal_bits", "loss_rise", *({"relative_step", "loss_rise_stderr_sample"} & given))
     variables = [*(Variable(name, along) for name in names), Variable("reached", along, "i1")]
     variables += [Variable(name) for name in sorted(given) if name.startswith("law_")]
     # Tolerances may be recorded in any order.
@@ -63,6 +63,15 @@ def test_the_rise_that_was_realised() -> None:
     (points,) = lines(ax, "None")
     assert points == pytest.approx(np.column_stack([RISE[1:], BITS[1:]]))
     assert "1 of 3 points left out: the decoded weights raise the loss by nothing or less." in caption(ax)
+    assert not ax.collections
+
+
+def test_the_rise_has_bars_of_its_error_over_examples() -> None:
+    run = record({"loss_rise_stderr_sample": (0.003, 0.02, 1.0)})
+    (bars,) = plot_rate_distortion(run, x="loss_rise").collections
+    ends = np.array([segment[:, 0] for segment in bars.get_segments()])
+    assert ends == pytest.approx(np.array([[0.006, 0.012], [0.06, 0.1], [0.09, 1.9]]))
+    assert not plot_rate_distortion(run).collections  # tolerances are exact
 
 
 def test_what_was_not_reached_is_left_out_and_counted() -> None:

@@ -10,6 +10,7 @@ from landscape._sampling_error import Clusters
 from landscape.curvature import (
     condition_number,
     condition_of_pairs,
+    operator_gap,
     spectral_density,
     spectrum,
     top_eigenpairs,
@@ -166,6 +167,25 @@ def test_known_pairs_bring_their_part_of_the_error(operator, name):
         for k in (SIZE, 4)
     )
     assert found == pytest.approx(exact, rel=0.3)
+
+
+def test_the_gap_of_two_traces_has_the_error_of_its_batches(operator):
+    """Of an operator and its half in some of the groups."""
+    shares = torch.tensor([0.5, 1.0, 0.5, 1.0, 0.5], dtype=torch.float64)[:, None, None] * operator._parts
+    halved = DenseOperator(shares.sum(0), shares, operator.clusters)
+    found = operator_gap(operator, halved, probes=6)
+    a, b = (np.array([_probed(part) for part in each._parts]) for each in (operator, halved))
+    ratio = (a.sum() - b.sum()) / abs(a.sum())
+    moves = (a - b) / abs(a.sum()) - ratio * np.sign(a.sum()) * a / abs(a.sum())
+    assert found.trace.value == pytest.approx(ratio)
+    assert found.trace.stderr_sample == pytest.approx(float(operator.clusters.stderr(moves)))
+    other = DenseOperator(operator.matrix, operator._parts, dataclasses.replace(operator.clusters))
+    assert np.isnan(operator_gap(operator, other, probes=6).trace.stderr_sample)  # of other examples, perhaps
+
+
+def _probed(part: torch.Tensor) -> float:
+    probes = torch.stack([rademacher(SIZE, 0, index) for index in range(6)]).double()
+    return float(torch.einsum("ki,ij,kj->k", probes, part, probes).mean())
 
 
 def test_a_condition_number_has_the_error_of_its_two_eigenvalues(operator):

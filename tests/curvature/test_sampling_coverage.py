@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from landscape._sampling_error import Clusters
-from landscape.curvature import spectral_density, spectral_entropy, top_eigenpairs, trace
+from landscape.curvature import condition_of_pairs, spectral_density, spectral_entropy, top_eigenpairs, trace
 from landscape.curvature._dense import DenseOperator
 
 FEATURES, POPULATION, DRAWS = 20, 40_000, 250
@@ -34,9 +34,10 @@ def hessian_of(x: torch.Tensor, factors: torch.Tensor, sizes: list[int]) -> Dens
 
 def measured(operator: DenseOperator, whole: bool = True) -> dict[str, tuple[float, float]]:
     pairs = top_eigenpairs(operator, 3)
-    exactly = trace(operator)
+    exactly, condition = trace(operator), condition_of_pairs(pairs, operator)
     numbers = {f"eigenvalue {i}": (pairs.values[i], pairs.stderr_sample[i]) for i in range(3)}
     numbers["trace"] = exactly.value, exactly.stderr_sample
+    numbers["condition number"] = condition.value, condition.stderr_sample
     if not whole:
         return numbers
     density = spectral_density(operator, probes=2, steps=FEATURES)

@@ -192,7 +192,7 @@ def test_intervals_over_examples_cover_the_population(population, name, settings
     exact = measure(whole).value
     held = list(zip(x[: EACH * BATCHES].split(EACH), y[: EACH * BATCHES].split(EACH), strict=True))
     objective = Objective(model, nn.CrossEntropyLoss(), [(one.clone(), label.clone()) for one, label in held])
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(5)
     hits = 0
     for _ in range(draws):
         # Other examples in the same batches, in place: the first look at them would cost more than the measure.
