@@ -19,7 +19,10 @@ from landscape.callbacks._effort import Work
 from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
 from landscape.callbacks._session import Session
 from landscape.callbacks._weights_file import load_weights
-from landscape.connectivity import DEFINITIONS, PathProfile, barriers, fit_curve, path_integral, profile
+from landscape.connectivity import DEFINITIONS, PathProfile, barriers, path_integral, profile
+from landscape.connectivity._curves import Owned
+from landscape.connectivity._length import arc_lengths
+from landscape.connectivity._training import fitted
 from landscape.objective import Objective
 from landscape.record import Coordinate, Variable
 
@@ -124,7 +127,8 @@ class ModeConnectivity(LandscapeCallback):
 
     def work(self) -> Work:
         """Return the expected work of one event."""
-        return Work(batch_gradients=1.2 * self.curve_steps, both=2.0 * self.points, vectors=7)
+        passes = 5.0 * self.curve_steps + 2.0 * self.points
+        return Work(batch_gradients=float(self.curve_steps), both=2.0 * self.points, passes=passes, vectors=7)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""
@@ -226,18 +230,19 @@ class ModeConnectivity(LandscapeCallback):
         # Only the first process reads the other's file: elsewhere it may be missing.
         found = processes.first(self._other_end(objective) if processes.rank == 0 else None)
         assert found is not None
-        start = found.to(objective.device, objective.dtype)
-        end = objective.vector()
-        line = fit_curve(objective, start, end, kind="linear")
-        bezier = fit_curve(
+        # On the CPU one end is the anchor itself: of a large model every copy counts.
+        ends = Owned((found.to(objective.device, objective.dtype), objective.vector()))
+        del found
+        line = fitted(objective, ends, kind="linear")
+        bezier = fitted(
             objective,
-            start,
-            end,
+            ends,
             steps=self.curve_steps,
             learning_rate=self.curve_learning_rate,
             seed=self.seed,
             progress=self.progress,
         )
+        start, end = ends
         t = np.linspace(0.0, 1.0, self._room)
         chosen = np.unique(np.linspace(0, self._room - 1, self.points).round().astype(int))
         t = t[chosen]
@@ -245,7 +250,7 @@ class ModeConnectivity(LandscapeCallback):
             "end_a": _stored(start),
             "control": _stored(bezier.points[1]),
             "end_b": _stored(end),
-            "distance": float(torch.linalg.vector_norm((end - start).double())),
+            "distance": float(arc_lengths(line, np.array([0.0, 1.0]))[0]),
         }
         profiles = {"train": [profile(curve, objective, t) for curve in (line, bezier)]}
         integrals = [path_integral(curve, each) for curve, each in zip((line, bezier), profiles["train"], strict=True)]
@@ -266,7 +271,9 @@ class ModeConnectivity(LandscapeCallback):
                 f"the weights after epoch {self.since} were not seen, so there is nothing to connect to; train for "
                 "more than that, or set since= or other="
             )
-        return _by_name(self._anchor, objective.layout, self.since)
+        start = _by_name(self._anchor, objective.layout, self.since)
+        self._anchor = objective.layout.named(start)  # the same numbers: they are held once
+        return start
 
 
 def _by_name(anchor: dict[str, torch.Tensor], layout: ParameterLayout, since: int) -> torch.Tensor:

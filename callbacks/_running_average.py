@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from landscape._layout import ParameterLayout
 from landscape.averaging import RunningMean, recompute_batchnorm
+from landscape.averaging._mean import PIECE
 from landscape.callbacks._axes import over_examples
 from landscape.callbacks._session import losses
 from landscape.callbacks._state import ModuleState
@@ -39,7 +39,7 @@ def mean_variables() -> list[Variable]:
 class RunningAverage:
     """The mean of the kept weights since the same parameters train.
 
-    Memory: P float64 numbers; twice that while weights are added.
+    Memory: P float64 numbers, and two vectors of the measuring type while the mean is evaluated.
 
     Attributes:
         mean: The mean.
@@ -82,14 +82,14 @@ class RunningAverage:
         Returns:
             Snapshots in the mean.
         """
-        self.mean, self.layout = self._with(state.layout, weights), state.layout
+        self.mean, self.layout = self._begun(state.layout), state.layout
+        self.mean.update(weights)
         self.fresh = None if state.buffer_layout.names else {}
         return self.mean.count
 
-    def _with(self, layout: ParameterLayout, weights: torch.Tensor) -> RunningMean:
-        running = copy.deepcopy(self.mean) if layout == self.layout else RunningMean()
-        running.update(weights)
-        return running
+    def _begun(self, layout: ParameterLayout) -> RunningMean:
+        """Return the mean so far, a new one where other parameters train."""
+        return self.mean if layout == self.layout else RunningMean()
 
     def row(
         self, objective: Objective, held_out: Objective | None, layout: ParameterLayout, weights: torch.Tensor
@@ -105,15 +105,23 @@ class RunningAverage:
         Returns:
             The values of `mean_variables`.
         """
-        running = self._with(layout, weights)
-        mean = running.value.to(objective.device, objective.dtype)
+        running = self._begun(layout)
+        mean = running.with_vector(weights, objective.dtype).to(objective.device)
         fresh = recompute_batchnorm(objective, mean)
         train = objective.evaluate(mean, fresh)
         held = Evaluation(math.nan, math.nan) if held_out is None else held_out.evaluate(mean, fresh)
         row = {
-            "n_averaged": running.count,
-            "distance": float(torch.linalg.vector_norm(objective.vector().double() - mean.double())),
+            "n_averaged": running.count + 1,
+            "distance": _distance(objective.vector(), mean),
             **{f"swa_{name}": value for name, value in losses(train, held).items()},
         }
+        running.update(weights)
         self.mean, self.layout, self.fresh = running, layout, fresh
         return row
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the l2 distance of two vectors, summed in float64."""
+    pieces = zip(one.split(PIECE), other.split(PIECE), strict=True)
+    squares = [(first.double() - second.double()).square().sum() for first, second in pieces]
+    return math.sqrt(float(torch.stack(squares).sum()))

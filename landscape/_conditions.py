@@ -69,7 +69,7 @@ class Conditions:
 
     @contextlib.contextmanager
     def _isolation(self, objects: Iterable[Any] = ()) -> Iterator[None]:
-        with isolated(self.module, (*self._step.objects, *objects)):
+        with isolated(self.module, (*self._step.objects, *objects), set_aside=True):
             if self.mode == "train":
                 self.module.train()  # the module's own word on what stays frozen
             else:

@@ -92,13 +92,15 @@ class Evaluations(BatchLosses):
                     loss = self._weights[index] * self.batch_loss(index, parameters)
                     shares[index] = loss.detach().double()
                     if loss.requires_grad:
-                        part = self.flatten(
-                            torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-                        )
-                        gradient += part
+                        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
                         if readings is not None and read is not None and clusters is not None:
+                            part = self.flatten(found)
+                            gradient += part
                             readings[clusters.group[index]] += read(part)
-                        del part  # before the next batch is differentiated
+                            del part
+                        else:
+                            self.add(gradient, found)
+                        del found  # before the next batch is differentiated
                         own += 1
                 graphs += own
             # Where this process has a graph it need not ask, for which it would wait for the device.

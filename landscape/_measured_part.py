@@ -89,6 +89,10 @@ class MeasuredPart:
         """Join tensors of the parameters' shapes into one flat vector of the measuring type (a copy), shape (P,)."""
         return self._tensors.flatten(tensors)
 
+    def add(self, total: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+        """Add tensors of the parameters' shapes to a flat vector; those of a large model without a flat copy."""
+        self._tensors.add(total, tensors)
+
     def start(self) -> torch.Tensor:
         """Return a copy of the module's present trainable parameters, shape (P,)."""
         return self._tensors.vector()

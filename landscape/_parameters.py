@@ -14,6 +14,8 @@ from landscape._layout import ParameterLayout
 from landscape._selection import select
 from landscape._substitution import Places
 
+_LARGE = 1 << 20  # parameters from which a copy of them all is avoided
+
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """List names and tensors of the trainable parameters, tied ones once.
@@ -127,6 +129,14 @@ class MeasuredTensors:
     def flatten(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Join tensors of the parameters' shapes into one flat vector (a copy), shape (P,)."""
         return torch.cat([self._strided(tensor.detach()).reshape(-1) for tensor in tensors])
+
+    def add(self, total: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+        """Add tensors of the parameters' shapes to a flat vector, shape (P,), in place."""
+        if len(total) < _LARGE:  # one call is faster than one for each tensor
+            total += self.flatten(tensors)
+            return
+        for part, tensor in zip(self.layout.unflatten(total), tensors, strict=True):
+            part += self._strided(tensor.detach())
 
     def vector(self) -> torch.Tensor:
         """Return a copy of the present trainable parameters, shape (P,)."""

@@ -26,7 +26,9 @@ _MUTED = ("log", "log_dict", "print")
 
 
 @contextlib.contextmanager
-def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) -> Iterator[None]:
+def isolated(
+    module: nn.Module, objects: Iterable[Any] = (), mute: bool = True, set_aside: bool = False
+) -> Iterator[None]:
     """Restore on exit whatever a measurement on `module` may disturb.
 
     Restored: parameters, buffers, `.grad`, `requires_grad` and train/eval flags of all submodules; plain Python state
@@ -35,17 +37,19 @@ def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) 
     inference mode and autocast are off, and the `log`, `log_dict` and `print` methods and the loggers of
     LightningModules are silent.
 
-    Memory: a copy of the parameters, of their gradients and of the buffers while the context is open.
+    Memory: a copy of the parameters, of their gradients and of the buffers while the context is open; without one of
+    the gradients where they are set aside.
 
     Args:
         module: The module that will be measured.
         objects: Further objects whose state is kept, such as datasets, samplers, or data loaders' generators.
         mute: Whether Lightning's logging is silenced.
+        set_aside: Whether the parameters have no gradients within, as before a first backward pass.
 
     Yields:
         Nothing.
     """
-    tensors = _Tensors(module)
+    tensors = _Tensors(module, gradients=not set_aside)
     snapshot = Snapshot([module, *objects], kept=module.modules(), tensors=tensors.tensors)
     generators = _GlobalGenerators()
     device_type = next((p.device.type for p in module.parameters()), "cpu")
@@ -54,6 +58,9 @@ def isolated(module: nn.Module, objects: Iterable[Any] = (), mute: bool = True) 
         stack.callback(generators.restore)
         stack.callback(snapshot.restore)
         stack.callback(tensors.restore)
+        if set_aside:
+            for parameter, _, _ in tensors.parameters:
+                parameter.grad = None
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device_type, enabled=False))
@@ -87,7 +94,7 @@ def seeded(*key: int) -> Iterator[None]:
 class _Tensors:
     """Parameters, gradients, buffers and flags of a module tree."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, gradients: bool = True):
         self.training = [(part, part.training) for part in module.modules()]
         self.registered: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._values: dict[int, tuple[torch.Tensor, TensorState]] = {}
@@ -98,7 +105,7 @@ class _Tensors:
         for parameter in module.parameters():
             self.parameters.append((parameter, parameter.requires_grad, parameter.grad))
             self._keep(parameter)
-            self._keep(parameter.grad)
+            self._keep(parameter.grad if gradients else None)
         for buffer in module.buffers():
             self._keep(buffer)
 

@@ -447,3 +447,15 @@ def test_generators_and_lists_within_arrays_of_objects_are_put_back():
         np.random.Generator(module.bits).random()
     assert module.array.tolist() == [[1], None]
     assert np.random.Generator(module.bits).random() == before
+
+
+def test_gradients_are_set_aside_and_come_back_as_the_same_tensors():
+    module = nn.Linear(2, 1)
+    module(torch.ones(1, 2)).sum().backward()
+    before = [(parameter.grad, parameter.grad.clone()) for parameter in module.parameters()]
+    with isolated(module, set_aside=True):
+        assert all(parameter.grad is None for parameter in module.parameters())
+        (3 * module(torch.ones(1, 2))).sum().backward()
+    for parameter, (own, values) in zip(module.parameters(), before, strict=True):
+        assert parameter.grad is own
+        assert torch.equal(own, values)

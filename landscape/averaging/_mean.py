@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+PIECE = 1 << 20  # numbers that are worked on at a time, so that no further vector is needed
+
 
 class RunningMean:
     """The mean of flat vectors given one after another, kept in float64.
 
     m_n = m_{n−1} + (w_n − m_{n−1}) / n, which loses no digits however many vectors come (Welford 1962).
 
-    Memory: one float64 vector.
+    Memory: one float64 vector, also while vectors are taken in.
 
     Example:
         >>> import torch
@@ -52,14 +54,39 @@ class RunningMean:
         Raises:
             ValueError: It is not flat, or has another length than those before.
         """
+        new = self._checked(vector)
+        if self._mean is None:
+            self._mean = torch.zeros(len(new), dtype=torch.float64, device=new.device)
+        self._count += 1
+        for mean, piece in zip(self._mean.split(PIECE), new.split(PIECE), strict=True):
+            mean += (piece.to(mean) - mean) / self._count
+
+    def with_vector(self, vector: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return the mean that `update` would give, without taking the vector in.
+
+        Memory: one vector of the type that is asked for.
+
+        Args:
+            vector: Flat weights, shape (P,), as in `update`.
+            dtype: Floating-point type of the result.
+
+        Returns:
+            The mean, shape (P,), on the vector's device.
+        """
+        new = self._checked(vector)
+        mean = torch.empty(len(new), dtype=dtype, device=new.device)
+        before = mean.new_zeros(()).expand(len(new)) if self._mean is None else self._mean
+        for out, old, piece in zip(mean.split(PIECE), before.split(PIECE), new.split(PIECE), strict=True):
+            own = old.to(new.device, torch.float64)
+            out.copy_(own + (piece.to(own) - own) / (self._count + 1))
+        return mean
+
+    def _checked(self, vector: torch.Tensor) -> torch.Tensor:
         new = torch.as_tensor(vector).detach()
         if new.ndim != 1 or (self._mean is not None and new.shape != self._mean.shape):
             expected = "a flat vector" if self._mean is None else f"shape {tuple(self._mean.shape)}, as before"
             raise ValueError(f"the vector to average has shape {tuple(new.shape)}; expected {expected}")
-        if self._mean is None:
-            self._mean = torch.zeros(len(new), dtype=torch.float64, device=new.device)
-        self._count += 1
-        self._mean += (new.to(self._mean) - self._mean) / self._count
+        return new
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return count and mean as plain tensors, for a checkpoint."""

@@ -31,6 +31,10 @@ def _hats(n_points: int, t: float) -> list[float]:
 _BASES: dict[str, Callable[[int, float], list[float]]] = {"linear": _bernstein, "bezier": _bernstein, "chain": _hats}
 
 
+class Owned(tuple[torch.Tensor, ...]):
+    """Control points that a curve keeps without a copy: nobody else writes to them."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """A curve γ(t), t ∈ [0, 1], between two weight vectors, through which it passes at t = 0 and t = 1.
@@ -65,7 +69,9 @@ class Curve:
     def __post_init__(self) -> None:
         n_bends(self.kind, len(self.points) - 2)
         check_policy(self.batchnorm)
-        points = tuple(torch.as_tensor(point).detach().clone() for point in self.points)
+        points = tuple(self.points)
+        if not isinstance(self.points, Owned):
+            points = tuple(torch.as_tensor(point).detach().clone() for point in points)
         for name, point in zip(_point_names(len(points)), points, strict=True):
             if tuple(point.shape) != (self.layout.total,):
                 raise ValueError(

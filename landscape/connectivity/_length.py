@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from landscape._results import Result
+from landscape.averaging._mean import PIECE
 from landscape.connectivity._curves import Curve
 from landscape.connectivity._profile import PathProfile
 
@@ -74,9 +76,7 @@ def arc_lengths(curve: Curve, t: np.ndarray) -> np.ndarray:
     Returns:
         Lengths, shape (n − 1,).
     """
-    points = torch.stack([point.double() for point in curve.points])
-    edges = points[1:] - points[:-1]
-    gram = (edges @ edges.T).cpu().numpy()
+    gram = _gram(curve.points)
     n_edges = len(gram)
     if curve.kind == "chain":
         # Position along a chain in edges: straight pieces, so lengths add up exactly.
@@ -91,3 +91,12 @@ def arc_lengths(curve: Curve, t: np.ndarray) -> np.ndarray:
     squared = n_edges**2 * np.einsum("kij,kl,lij->ij", basis, gram, basis)
     lengths: np.ndarray = (np.sqrt(np.maximum(squared, 0)) @ _WEIGHTS) * width[:, 0] / 2
     return lengths
+
+
+def _gram(points: Sequence[torch.Tensor]) -> np.ndarray:
+    """Return the scalar products of the edges between neighbouring points, in float64 and piece by piece."""
+    gram = torch.zeros((len(points) - 1,) * 2, dtype=torch.float64, device=points[0].device)
+    for pieces in zip(*(point.split(PIECE) for point in points), strict=True):
+        edges = torch.stack([piece.double() for piece in pieces]).diff(dim=0)
+        gram += edges @ edges.T
+    return gram.cpu().numpy()

@@ -264,7 +264,7 @@ def simplex_loss(
     parameters: list[Any] = [part.requires_grad_(True) for part in objective.layout.unflatten(vector)]
     loss = objective.batch_loss(index, parameters)
     gradient = objective.flatten(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
-    return loss.detach(), float(coordinates[-1]) * gradient
+    return loss.detach(), gradient.mul_(float(coordinates[-1]))
 
 
 def _volume_gradient(

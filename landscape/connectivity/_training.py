@@ -13,7 +13,7 @@ from landscape._derivatives import require_gradient
 from landscape._errors import MeasurementError
 from landscape._given import of_objective
 from landscape.averaging._batchnorm import batch_statistics
-from landscape.connectivity._curves import Curve, n_bends
+from landscape.connectivity._curves import Curve, Owned, n_bends
 from landscape.connectivity._profile import buffers_at
 from landscape.objective import Objective
 
@@ -46,7 +46,8 @@ def fit_curve(
     at every t come to; dropout is off. With "interpolate" they use the ends' buffers, interpolated; with "keep" the
     model's own.
 
-    Memory: five flat vectors for each bend and two for the ends, beside the graph of one batch.
+    Memory: four flat vectors for each bend, and one more in each step; copies of the ends; the graph of one batch and
+    its gradient. (`fitted` does without the copies.)
 
     Args:
         objective: The loss over the training examples.
@@ -76,9 +77,42 @@ def fit_curve(
         raise ValueError(f"steps is {steps}; training a curve takes at least one step")
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate is {learning_rate}; it must be a positive finite number")
-    line = Curve("linear", (_point(objective, start), _point(objective, end)), objective.layout)
-    fractions = np.linspace(0.0, 1.0, n_bends(kind, bends) + 2)
-    points = tuple(line.point(fraction) for fraction in fractions)
+    ends = Owned((_point(objective, start), _point(objective, end)))
+    return fitted(objective, ends, kind, steps, learning_rate, seed, batchnorm, end_buffers, progress, bends)
+
+
+def fitted(
+    objective: Objective,
+    ends: Owned,
+    kind: str = "bezier",
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = 0,
+    batchnorm: str = "recompute",
+    end_buffers: tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]] = ({}, {}),
+    progress: bool | None = None,
+    bends: int | None = None,
+) -> Curve:
+    """Do what `fit_curve` does with ends that are taken over, in the objective's type and on its device.
+
+    Args:
+        objective: As there, and so are the others.
+        ends: Flat parameters at t = 0 and t = 1, which become the curve's own.
+        kind: As there.
+        steps: As there.
+        learning_rate: As there.
+        seed: As there.
+        batchnorm: As there.
+        end_buffers: As there.
+        progress: As there.
+        bends: As there.
+
+    Returns:
+        The curve, which carries the objective.
+    """
+    line = Curve("linear", ends, objective.layout)
+    fractions = np.linspace(0.0, 1.0, n_bends(kind, bends) + 2)[1:-1]
+    points = Owned((ends[0], *(line.point(fraction) for fraction in fractions), ends[1]))
     # Its inner points are the tensors that are trained, so every step sees the curve as it is then.
     curve = Curve(kind, points, objective.layout, end_buffers, batchnorm, objective)
     inner = curve.points[1:-1]
@@ -102,11 +136,11 @@ def curve_loss(
         if index in objective.own:  # whoever has the batch; the others hear of it
             parameters = [part.requires_grad_(True) for part in objective.layout.unflatten(curve.point(t))]
             loss = objective.batch_loss(index, parameters, buffers_at(curve, t, curve.batchnorm))
-            parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
             total += loss.detach()
-            gradient += objective.flatten(parts)
+            objective.add(gradient, torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
     # γ is linear in its control points, so the chain rule is one factor a bend.
-    return total, [coefficient * scale * gradient for coefficient in curve.coefficients(t)[1:-1]]
+    *others, last = (coefficient * scale for coefficient in curve.coefficients(t)[1:-1])
+    return total, [*(factor * gradient for factor in others), gradient.mul_(last)]
 
 
 def _descend(
@@ -134,9 +168,10 @@ def _descend(
             )
         for bend, gradient in zip(bends, gradients, strict=True):
             bend.grad = gradient
+        del gradient, gradients
         adam.step()
-    for bend in bends:
-        bend.grad = None
+        for bend in bends:
+            bend.grad = None
 
 
 def batch_order(objective: Objective, generator: np.random.Generator) -> Iterator[int]:
@@ -154,4 +189,4 @@ def normalisation(objective: Objective, batchnorm: str) -> contextlib.AbstractCo
 
 
 def _point(objective: Objective, vector: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(vector).detach().to(objective.device, objective.dtype)
+    return torch.as_tensor(vector).detach().to(objective.device, objective.dtype, copy=True)

@@ -10,12 +10,12 @@ from landscape._derivatives import require_gradient
 from landscape._results import Estimate
 from landscape._sampling_error import of_shares
 from landscape.objective import Objective
-from landscape.sharpness._ball import steepest
+from landscape.sharpness._ball import Radii, steepest
 from landscape.sharpness._finite import require_finite
 
 
 def one_step(
-    objective: Objective, c: torch.Tensor, radii: Sequence[float], norm: str, group: int | None = None
+    objective: Objective, c: torch.Tensor | Radii, radii: Sequence[float], norm: str, group: int | None = None
 ) -> list[Estimate]:
     """Measure L(w + ρs) − L(w) for every ρ, s the unit step of steepest ascent in ‖δ ⊘ c‖.
 
@@ -41,11 +41,12 @@ def one_step(
     return [Estimate.over_groups(each, None) for each in zip(*rises, strict=True)]
 
 
-def _rises(objective: Objective, c: torch.Tensor, radii: Sequence[float], norm: str) -> torch.Tensor:
+def _rises(objective: Objective, c: torch.Tensor | Radii, radii: Sequence[float], norm: str) -> torch.Tensor:
     """Return what each batch contributes to the rise at every ρ, shape (radii, batches)."""
     with objective.session(), objective.same_kernels():
         shares, gradient = objective.shares_and_gradient()
         require_finite(shares.sum(), "loss")
         require_finite(gradient.sum(), "gradient")
         weights, step = objective.vector(), steepest(gradient, c, norm)
+        del gradient
         return torch.stack([objective.loss_shares(weights.add(step, alpha=radius)) - shares for radius in radii])

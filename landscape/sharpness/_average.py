@@ -12,7 +12,7 @@ from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape._sampling_error import of_shares
 from landscape.objective import Objective
-from landscape.sharpness._ball import check, scale
+from landscape.sharpness._ball import Radii, check, stretch_
 from landscape.sharpness._finite import require_finite
 from landscape.sharpness._ladder import Ladder, gather
 from landscape.sharpness._noise import draw
@@ -66,14 +66,14 @@ def average_case(
         shares = objective.loss_shares()
         center = shares.sum()
         require_finite(center, "loss")
-        c = scale(weights, adaptive)
+        c = Radii(weights, adaptive)
         losses = []
         # Fresh memory for every vector costs more than what is computed in it.
         noise = torch.empty(len(weights), dtype=torch.float32)
-        direction, moved = torch.empty_like(weights), torch.empty_like(weights)
+        moved = torch.empty_like(weights)
         moved_shares = shares.new_zeros((len(radii), len(shares)))
         for index in range(draws // len(signs)):
-            torch.mul(draw(len(weights), norm, seed, index, out=noise).to(weights), c, out=direction)
+            direction = stretch_(draw(len(weights), norm, seed, index, out=noise).to(weights), c)
             for rung, radius in enumerate(radii):
                 for sign in signs:
                     torch.add(weights, direction, alpha=sign * radius, out=moved)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from landscape._derivatives import require_gradient
 from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape._sampling_error import of_contributions
 from landscape.objective import Objective
-from landscape.sharpness._ball import scale
+from landscape.sharpness._ball import Radii, stretch_, stretched_norm
 from landscape.sharpness._finite import require_finite
 
 # Up to this many parameters the gradient of each group of batches is kept, for the error over examples.
@@ -42,14 +40,16 @@ def gradient_norm(objective: Objective, adaptive: bool = False) -> Estimate:
     """
     require_gradient(objective)
     with objective.session():
-        size, c = objective.n_parameters, scale(objective.vector(), adaptive)
+        size, c = objective.n_parameters, Radii(objective.vector(), adaptive)
         if size < _MOST_KEPT:
             gradient, parts = objective.gradient_by_group(lambda part: part, (size,))
         else:
             gradient, parts = objective.gradient(), None
         require_finite(gradient.sum(), "gradient")
-        slope = gradient.double().mul_(c)
-        norm = torch.linalg.vector_norm(slope)
+        norm = stretched_norm(gradient, c)
+        if parts is None:
+            return Estimate.exact(float(norm))
         # Of a gradient of zero the norm has no derivative, and 0/0 says so.
-        forms = None if parts is None else (parts @ (c * slope / norm).to(parts)).cpu().numpy()
+        slope = stretch_(stretch_(gradient.double(), c), c) / norm
+        forms = (parts @ slope.to(parts)).cpu().numpy()
         return Estimate.exact(float(norm), float(of_contributions(objective.clusters, forms)))

@@ -8,7 +8,7 @@ from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape.objective import Objective
 from landscape.sharpness._ascent import one_step
-from landscape.sharpness._ball import check, scale
+from landscape.sharpness._ball import Radii, check
 from landscape.sharpness._ladder import Ladder, gather
 
 
@@ -45,4 +45,4 @@ def sam(
     Source: Foret et al. 2021, arXiv:2010.01412, with ρ = 0.05 for CIFAR-10 and 0.1 for CIFAR-100.
     """
     radii = check(rho, norm)
-    return gather(rho, one_step(objective, scale(objective.vector(), adaptive), radii, norm))
+    return gather(rho, one_step(objective, Radii(objective.vector(), adaptive), radii, norm))

@@ -14,7 +14,7 @@ from landscape._given import of_objective
 from landscape._results import Estimate
 from landscape._sampling_error import of_shares
 from landscape.objective import Objective
-from landscape.sharpness._ball import check, project, scale, steepest
+from landscape.sharpness._ball import Radii, any_moves, check, project_, steepest
 from landscape.sharpness._finite import require_finite
 from landscape.sharpness._ladder import Ladder, gather
 
@@ -87,11 +87,11 @@ def _ascend(objective: Objective, rho: float, adaptive: bool, norm: str, steps: 
 def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps: int, seed: int) -> torch.Tensor:
     """Return what each batch contributes to the largest rise found, shape (batches,)."""
     weights = objective.vector()
-    c = scale(weights, adaptive)
+    c = Radii(weights, adaptive)
     start, gradient = objective.shares_and_gradient()
     center = float(start.sum())
     require_finite(start.sum(), "loss")
-    if not (c * gradient).any():
+    if not any_moves(gradient, c):
         # Exactly stationary: no direction is steepest, so a random one breaks the tie.
         gradient = torch.from_numpy(np.random.default_rng(seed).standard_normal(len(weights))).to(weights)
     delta = previous = torch.zeros_like(weights)
@@ -101,11 +101,13 @@ def _maximise(objective: Objective, rho: float, adaptive: bool, norm: str, steps
     gained, stretch_start, halved, best_at_check = 0, 0, False, center
     last = center
     for step in range(steps):
-        candidate = project(delta + size * steepest(gradient, c, norm), c, rho, norm)
+        candidate = project_(steepest(gradient, c, norm).mul_(size).add_(delta), c, rho, norm)
         if step > 0:
-            candidate = delta + _MOMENTUM * (candidate - delta) + (1 - _MOMENTUM) * (delta - previous)
-            candidate = project(candidate, c, rho, norm)
+            # δ + α(c − δ) + (1 − α)(δ − δ'), in place
+            candidate.sub_(delta).mul_(_MOMENTUM).add_(delta).add_(delta, alpha=1 - _MOMENTUM)
+            candidate = project_(candidate.sub_(previous, alpha=1 - _MOMENTUM), c, rho, norm)
         previous, delta = delta, candidate
+        del candidate, gradient  # the next one takes its place
         shares, gradient = objective.shares_and_gradient(weights + delta)
         value = float(shares.sum())
         gained += value > last

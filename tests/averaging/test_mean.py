@@ -84,3 +84,15 @@ def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected shape \(2,\)"):
         mean.update(torch.ones(shape))
     assert mean.count == 1
+
+
+def test_the_mean_with_one_more_vector_is_known_without_taking_it_in(monkeypatch):
+    monkeypatch.setattr("landscape.averaging._mean.PIECE", 3)
+    mean, vectors = RunningMean(), torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(mean.with_vector(vectors[0], torch.float64), vectors[0].double())
+    for vector in vectors:
+        foreseen = mean.with_vector(vector, torch.float64)
+        mean.update(vector)
+        assert torch.equal(foreseen, mean.value)
+    assert mean.count == 3
+    torch.testing.assert_close(mean.value, vectors.double().mean(0), rtol=1e-14, atol=0)

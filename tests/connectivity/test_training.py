@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from landscape import MeasurementError, Objective
 from landscape.connectivity import Curve, fit_curve
-from landscape.connectivity._training import curve_loss
+from landscape.connectivity._curves import Owned
+from landscape.connectivity._training import curve_loss, fitted
 
 DOUBLE = {"dtype": torch.float64}
 LOSS = nn.CrossEntropyLoss()
@@ -237,3 +238,14 @@ def test_what_means_nothing_is_refused():
         fit_curve(objective, start, end[1:])
     with pytest.raises(ValueError, match="recompute, interpolate, keep"):
         fit_curve(objective, start, end, batchnorm="off")
+
+
+def test_ends_that_are_taken_over_give_the_same_curve_without_copies():
+    objective = Objective(mlp(), LOSS, data())
+    start, end = ends(objective)
+    found = fitted(objective, Owned((start, end)), steps=5, seed=1, progress=False)
+    assert found.points[0].data_ptr() == start.data_ptr()
+    assert found.points[2].data_ptr() == end.data_ptr()
+    copied = fit_curve(objective, start, end, steps=5, seed=1, progress=False)
+    assert torch.equal(found.points[1], copied.points[1])
+    assert copied.points[0].data_ptr() != start.data_ptr()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landscape.sharpness._ball import check, project, scale, steepest
+from landscape.sharpness._ball import Radii, any_moves, check, project_, scale, steepest, stretch_, stretched_norm
 
 WEIGHTS = st.lists(st.sampled_from([0.0, -2.0, 0.5, 1e-8, 3.0]), min_size=2, max_size=6)
 
@@ -16,12 +16,12 @@ def test_projection_stays_inside_and_keeps_zeros(weights, norm, adaptive, rho, s
     w = torch.tensor(weights, dtype=torch.float64)
     c = scale(w, adaptive)
     delta = torch.randn(len(w), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 5
-    inside = project(delta, c, rho, norm)
+    inside = project_(delta.clone(), Radii(w, adaptive), rho, norm)
     ratio = inside[c > 0] / c[c > 0]
     length = torch.linalg.vector_norm(ratio, ord=2 if norm == "l2" else float("inf")) if len(ratio) else torch.zeros(())
     assert float(length) <= rho * (1 + 1e-12)
     assert not inside[c == 0].any()
-    torch.testing.assert_close(project(inside, c, rho, norm), inside)
+    torch.testing.assert_close(project_(inside.clone(), c, rho, norm), inside)
 
 
 def test_steepest_is_the_unit_step_of_largest_gain():
@@ -39,3 +39,24 @@ def test_radius_must_mean_something(rho):
         check(rho, "l2")
     with pytest.raises(ValueError, match="norm is 'l1'"):
         check(1.0, "l1")
+
+
+def test_vectors_of_several_pieces_are_as_those_of_one(monkeypatch):
+    torch.manual_seed(0)
+    w, gradient = torch.randn(2, 11).double()
+    w[4] = 0.0
+
+    def all_of(c) -> list[torch.Tensor]:
+        found = [project_(gradient.clone(), c, 0.3, norm) for norm in ("l2", "linf")]
+        found += [steepest(gradient, c, norm) for norm in ("l2", "linf")]
+        return [*found, stretch_(gradient.clone(), c), stretched_norm(gradient, c)[None]]
+
+    whole = all_of(w.abs())
+    monkeypatch.setattr("landscape.sharpness._ball._PIECE", 4)
+    torch.testing.assert_close(all_of(Radii(w, adaptive=True)), whole)
+    torch.testing.assert_close(whole[-1], torch.linalg.vector_norm(w * gradient)[None])
+    only_last = torch.zeros(11).double()
+    only_last[10] = 1.0
+    assert any_moves(only_last, Radii(w, adaptive=True))
+    only_last[10], only_last[4] = 0.0, 1.0
+    assert not any_moves(only_last, Radii(w, adaptive=True))
