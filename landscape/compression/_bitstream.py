@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape._results import Result
 from landscape.compression._entropy import Encoder, Meter, Witness
-from landscape.compression._families import Family, family_of
+from landscape.compression._families import Family, family_of, quantised, restored
 from landscape.compression._grid import UniformTensor
 from landscape.compression._tensors import Array, float_arrays
 
@@ -84,8 +84,11 @@ def encode(
     codec = family_of(family)
     arrays = float_arrays(weights)
     layout = ParameterLayout.of(list(arrays.items()))
-    parts = _quantise(codec, arrays, knob, steps)
-    return Code(_payload(codec, parts), layout, family, ideal_bits(codec, parts))
+    encoder, meter = Encoder(), Meter()
+    for parts in _quantised(codec, arrays, knob, steps):
+        codec.write(parts, encoder)
+        codec.write(parts, meter)
+    return Code(encoder.payload(), layout, family, meter.bits)
 
 
 def decode(code: Code) -> dict[str, Array]:
@@ -107,7 +110,7 @@ def decode(code: Code) -> dict[str, Array]:
     """
     codec = family_of(code.family)
     source = Witness(code.payload)
-    parts = codec.read(code.layout, source)
+    tensors = restored(codec, code.layout, source)
     expected = source.payload()
     if expected != code.payload:
         raise MeasurementError(
@@ -115,35 +118,24 @@ def decode(code: Code) -> dict[str, Array]:
             f"to take {len(expected)} bytes, or other ones; expected the whole payload of a Code, with the layout of "
             "the same network"
         )
-    return dict(zip(code.layout.names, codec.restore(parts), strict=True))
+    return dict(zip(code.layout.names, tensors, strict=True))
 
 
-def ideal_bits(codec: Family, parts: Sequence[Any]) -> float:
-    """Return the ideal length of quantised parts, in bits, in closed form."""
-    meter = Meter()
-    codec.write(parts, meter)
-    return meter.bits
-
-
-def _payload(codec: Family, parts: Sequence[Any]) -> bytes:
-    encoder = Encoder()
-    codec.write(parts, encoder)
-    return encoder.payload()
-
-
-def _quantise(
+def _quantised(
     codec: Family,
     arrays: Mapping[str, Array],
     knob: float | None,
     steps: Mapping[str, float] | Sequence[float] | None,
-) -> Sequence[Any]:
+) -> Iterator[Sequence[Any]]:
+    """Yield the quantised parts, a few at a time."""
     if (knob is None) == (steps is None):
         raise TypeError(
             f"found knob={knob} and steps={steps}, expected exactly one of them: `knob` (a step relative to each "
             "tensor's root mean square) or `steps` (absolute, one a tensor)"
         )
     if steps is None:
-        return codec.quantise(arrays, float(knob))  # type: ignore[arg-type]
+        yield from (parts for _, parts in quantised(codec, arrays, float(knob)))  # type: ignore[arg-type]
+        return
     if not isinstance(steps, Mapping) and np.ndim(steps) != 1:
         raise TypeError(
             f"found steps={steps}, expected absolute steps, one a tensor, by name or in order; a single number is the "
@@ -151,4 +143,4 @@ def _quantise(
         )
     if not isinstance(codec, UniformTensor):
         raise ValueError(f"the family '{codec.name}' has no steps; give its `knob`")
-    return codec.quantise_at(arrays, steps)
+    yield codec.quantise_at(arrays, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from landscape.compression._codebook import Codebook
 from landscape.compression._entropy import Decoder, Sink
 from landscape.compression._grid import UniformTensor
 from landscape.compression._low_rank_grid import LowRankGrid
+from landscape.compression._per_tensor import PerTensor
 from landscape.compression._pruned import Pruned
 from landscape.compression._svd import TruncatedSVD
 from landscape.compression._tensors import Array
@@ -67,3 +68,39 @@ def family_of(name: str) -> Family:
     if name not in FAMILIES:
         raise ValueError(f"there is no family '{name}'; expected one of: {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
+
+
+def quantised(codec: Family, arrays: Mapping[str, Array], knob: float) -> Iterator[tuple[Sequence[str], Sequence[Any]]]:
+    """Quantise tensors one by one, where those of the family know nothing of each other, else all together.
+
+    Args:
+        codec: The family.
+        arrays: The tensors by name.
+        knob: The knob.
+
+    Yields:
+        Names of some tensors, and the parts that stand for them, in the order of the stream.
+    """
+    if not isinstance(codec, PerTensor):
+        yield list(arrays), codec.quantise(arrays, knob)
+        return
+    codec.require(knob)
+    for name, array in arrays.items():
+        yield [name], [codec.quantise_tensor(name, array, knob)]
+
+
+def restored(codec: Family, layout: ParameterLayout, source: Decoder) -> list[Array]:
+    """Read a stream, and return the tensors that it stands for; parts are kept one at a time where that can be.
+
+    Args:
+        codec: The family.
+        layout: Names and shapes of the tensors.
+        source: The stream.
+
+    Returns:
+        The tensors, in order.
+    """
+    if not isinstance(codec, PerTensor):
+        return codec.restore(codec.read(layout, source))
+    named = zip(layout.names, layout.shapes, strict=True)
+    return [codec.read_tensor(source, name, shape).restore() for name, shape in named]

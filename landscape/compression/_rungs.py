@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from landscape._errors import MeasurementError
 from landscape._sampling_error import of_shares
 from landscape.compression._bitstream import decode, encode
 from landscape.compression._entropy import Meter
-from landscape.compression._families import family_of
+from landscape.compression._families import family_of, quantised
 from landscape.compression._tensors import Array, float_arrays
 from landscape.compression._tolerances import Floats
 
+_LARGE = 1 << 20  # weights from which parts are made twice, so that those of one tensor are held at a time
 _START = 0.4  # of the ladder's length: where trained networks begin to feel the grid, roughly
 
 
@@ -68,18 +69,20 @@ class Rungs:
         self._weights = objective.vector()
         self._arrays = float_arrays(objective.layout.named(self._weights))
         self._flat = np.empty(objective.layout.total, dtype=np.result_type(*self._arrays.values()))
+        self._places = objective.layout.named(self._flat)
         self.knobs = self._codec.ladder(objective.layout)
         self._losses: dict[bytes, tuple[float, torch.Tensor]] = {}
         self._lengths: dict[int, Floats] = {}
         self._real: dict[int, Rung] = {}
         self._largest = -math.inf
-        self.loss, self._shares = self._loss(self._arrays)
+        self.loss, self._shares = self._loss_of(self._arrays)
         if not math.isfinite(self.loss):
             raise MeasurementError(
                 f"the loss at the present weights is {self.loss}, expected a finite number: the bits at a tolerance "
                 "are relative to it; check whether the training has diverged"
             )
-        self.baseline, _ = self._loss({name: np.zeros_like(array) for name, array in self._arrays.items()})
+        self._flat.fill(0)
+        self.baseline, _ = self._loss()
         self._measure(0)
 
     def search(self, tolerances: Floats) -> None:
@@ -135,39 +138,52 @@ class Rungs:
     # ------------------------------------------------------------------ single rungs
 
     def _measure(self, rung: int) -> None:
-        parts = self._codec.quantise(self._arrays, float(self.knobs[rung]))
-        self.rises[rung], _ = self._rise(dict(zip(self._arrays, self._codec.restore(parts), strict=True)))
+        kept = []
+        for names, parts in quantised(self._codec, self._arrays, float(self.knobs[rung])):
+            for name, array in zip(names, self._codec.restore(parts), strict=True):
+                self._places[name][...] = array
+            if len(self._flat) < _LARGE:
+                kept.append(parts)
+        self.rises[rung], _ = self._rise(*self._loss())
         if self.rises[rung] <= self._largest:  # others are never chosen: nobody asks for their length
-            self._lengths[rung] = self._metered(parts)
+            self._lengths[rung] = self._metered(kept or self._parts(rung))
 
     def _written(self, rung: int) -> Rung:
         knob = float(self.knobs[rung])
         code = encode(self._arrays, knob, family=self._codec.name)
-        rise, shares = self._rise(decode(code))
+        rise, shares = self._rise(*self._loss_of(decode(code)))
         error = float(of_shares(self._objective.clusters, shares)) if math.isfinite(rise) else math.nan
         return Rung(knob, code.bits, code.ideal_bits, self._length(rung), rise, error)
 
     def _length(self, rung: int) -> Floats:
         if rung not in self._lengths:
-            self._lengths[rung] = self._metered(self._codec.quantise(self._arrays, float(self.knobs[rung])))
+            self._lengths[rung] = self._metered(self._parts(rung))
         return self._lengths[rung]
 
-    def _metered(self, parts: Any) -> Floats:
+    def _parts(self, rung: int) -> Iterable[Sequence[Any]]:
+        return (parts for _, parts in quantised(self._codec, self._arrays, float(self.knobs[rung])))
+
+    def _metered(self, several: Iterable[Sequence[Any]]) -> Floats:
+        """Return the ideal length of each tensor."""
         meter, ends = Meter(), []
-        for index in range(len(parts)):
-            self._codec.write(parts[index : index + 1], meter)
-            ends.append(meter.bits)
+        for parts in several:
+            for index in range(len(parts)):
+                self._codec.write(parts[index : index + 1], meter)
+                ends.append(meter.bits)
         return np.diff(np.array(ends), prepend=0.0)
 
-    def _rise(self, tensors: Mapping[str, Array]) -> tuple[float, torch.Tensor]:
+    def _rise(self, loss: float, shares: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Return the rise of the loss, and what each batch contributes to it."""
-        loss, shares = self._loss(tensors)
         # A loss that is NaN or infinite at coarse weights breaks every tolerance.
         return (loss - self.loss if math.isfinite(loss) else math.inf), shares - self._shares
 
-    def _loss(self, tensors: Mapping[str, Array]) -> tuple[float, torch.Tensor]:
-        """Return the loss of weights with the batches' shares; of weights seen before, bit for bit, those they had."""
-        np.concatenate([tensors[name].ravel() for name in self._objective.layout.names], out=self._flat)
+    def _loss_of(self, tensors: Mapping[str, Array]) -> tuple[float, torch.Tensor]:
+        for name, place in self._places.items():
+            place[...] = tensors[name]
+        return self._loss()
+
+    def _loss(self) -> tuple[float, torch.Tensor]:
+        """Return the loss at the weights in `_flat` with the batches' shares; of weights seen before, those."""
         digest = hashlib.blake2b(self._flat.data, digest_size=16).digest()
         if digest not in self._losses:
             self.n_evaluations += 1

@@ -133,6 +133,16 @@ def test_a_loss_that_is_not_monotone_still_keeps_the_tolerances():
     assert np.all(np.diff(result.bits) <= 0)
 
 
+@pytest.mark.parametrize("family", ["uniform-tensor", "uniform-channel"])
+def test_a_large_network_is_searched_tensor_by_tensor_with_the_same_outcome(monkeypatch, family):
+    settings = {"family": family, "tolerances": (0.01, 0.1)}
+    plain = bits(bowl(), **settings)
+    monkeypatch.setattr(_rungs, "_LARGE", 1)
+    streamed = bits(bowl(), **settings)
+    for name, values in plain.to_dict().items():
+        np.testing.assert_array_equal(streamed.to_dict()[name], values)
+
+
 def test_what_decodes_to_other_weights_is_evaluated_anew(monkeypatch):
     plain = bits(bowl(), tolerances=(0.01, 0.1))
 
