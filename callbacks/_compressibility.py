@@ -23,6 +23,7 @@ from landscape.record import Coordinate, Variable
 _DEFAULT = "uniform-tensor"
 _LOGGED = ("bits", "bits_per_parameter")
 _PER_TOLERANCE = 4  # losses until the code at a tolerance is found
+_RUNG, _STREAM = 2.0, 10.0  # codings that a tried code takes with its copies, and one that is written and decoded
 _NOISE = 20  # losses of a noise radius at a tolerance, for each of its draws
 
 
@@ -122,8 +123,9 @@ class Compressibility(LandscapeCallback):
 
     def work(self) -> Work:
         """Return the expected work of one event."""
-        codes = len(self._kept) * (3.0 + _PER_TOLERANCE * len(self.tolerances))
-        work = Work(evaluations=codes, codings=codes, vectors=3)
+        count, kept = len(self.tolerances), len(self._kept)
+        codings = _RUNG * (2 + 3 * count) + _STREAM * count
+        work = Work(evaluations=kept * (3.0 + _PER_TOLERANCE * count), codings=kept * codings, vectors=3)
         if self.noise_radius:
             work += Work(evaluations=_NOISE * 4.0 * len(self.tolerances))
         return work + (Work(products=30.0 * max(len(self._tensors), 1)) if self.law else Work())

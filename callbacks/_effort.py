@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 LEAST_EXAMPLES = 128  # the smallest form of a measurement looks at so many, where there are as many
-_CODING = 2e-7  # seconds to quantise and code a parameter, before it was measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Work:
         both: Losses over the measured training and held-out examples.
         batch_gradients: Gradients of a single batch.
         codings: Codes of all weights.
+        passes: Passes over flat vectors, each as long as adding two of them.
         vectors: Flat vectors held at the peak, beside the model's own.
     """
 
@@ -31,6 +31,7 @@ class Work:
     both: float = 0.0
     batch_gradients: float = 0.0
     codings: float = 0.0
+    passes: float = 0.0
     vectors: float = 0.0
 
     def __add__(self, other: Work) -> Work:
@@ -38,6 +39,10 @@ class Work:
         names = [field.name for field in dataclasses.fields(Work) if field.name != "vectors"]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return Work(**sums, vectors=max(self.vectors, other.vectors))
+
+
+# Every row has the loss and error on training and held-out examples, within an isolation that copies the weights.
+ROW = Work(both=1.0, passes=3.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +54,20 @@ class Prices:
         gradient: Seconds of its gradient.
         evaluation: Seconds of its loss.
         examples: Examples in the batch.
-        n_parameters: Trainable parameters.
         held_out: Held-out examples for each measured training example.
         processes: Processes that share the batches.
+        passing: Seconds to add two flat vectors.
+        coding: Seconds to quantise all weights and to tell the length of their code.
     """
 
     product: float
     gradient: float
     evaluation: float
     examples: int
-    n_parameters: int = 0
     held_out: float = 0.0
     processes: int = 1
+    passing: float = 0.0
+    coding: float = 0.0
 
     def seconds(self, work: Work, examples: int) -> float:
         """Return the expected seconds of some work.
@@ -75,8 +82,8 @@ class Prices:
         batches = max(examples / self.examples / self.processes, 1.0)
         losses = work.evaluations + work.both * (1 + self.held_out)
         passes = work.products * self.product + work.gradients * self.gradient + losses * self.evaluation
-        coded = work.codings * self.n_parameters * _CODING
-        return batches * passes + work.batch_gradients * self.gradient + coded
+        of_weights = work.codings * self.coding + work.passes * self.passing
+        return batches * passes + work.batch_gradients * self.gradient + of_weights
 
 
 @dataclasses.dataclass(frozen=True)

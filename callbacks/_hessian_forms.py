@@ -13,6 +13,7 @@ _FEWER = {"probes": 2, "trace_tol": 0.1, "trace_max_matvecs": 20}
 _LEAST = {"k": 1, "k_bottom": 1, "probes": 1, "steps": 10, "max_matvecs": 10, "trace_max_matvecs": 0}
 _CHEAP = {"layers": False, "gap": False}
 _SPARE = 24  # products beyond those for the pairs themselves, the second look among them
+_BESIDE = 4.0  # passes over vectors beside a product: a Lanczos step, and its share in what comes before and after
 _TRACKED = 10  # products beyond k of a followed subspace that turns at a usual pace
 
 
@@ -57,7 +58,8 @@ def spectrum_work(settings: Mapping[str, Any], layers: int, gap_probes: int) -> 
     layered = 2 * layers * settings["trace_max_matvecs"] / 2 if settings["layers"] else 0
     gap = 2 * gap_probes if settings["gap"] else 0
     basis = min(max(2 * (k + settings["k_bottom"]) + 24, pairs), settings["max_matvecs"])
-    return Work(products=pairs + probes + trace + layered + gap, gradients=2.0, vectors=basis + 4)
+    products = pairs + probes + trace + layered + gap
+    return Work(products=products, gradients=2.0, passes=_BESIDE * products, vectors=basis + 4)
 
 
 def padded(row: Mapping[str, Any], shapes: Mapping[str, int]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from landscape.callbacks._hessian_forms import padded, spectrum_forms, spectrum_
 from landscape.callbacks._hessian_layers import gap_row, layer_row
 from landscape.callbacks._hessian_rows import pyhessian_row, take_spectrum, tracked_row
 from landscape.callbacks._hessian_schema import hessian_coordinates, hessian_variables
+from landscape.callbacks._large_models import fitting, graphs_budget, unasked_budget
 from landscape.callbacks._parts import Parts
 from landscape.callbacks._session import Session
 from landscape.curvature import SymmetricOperator, Tracked, hessian
@@ -56,7 +57,9 @@ class HessianSpectrum(LandscapeCallback):
             products with each, and the graphs of the second.
         memory_budget: What an event may take beside the model, its products' activations and one copy of the weights:
             bytes, a text such as "8GB", or "auto" for what is free when the event begins less a margin. Half of it at
-            most goes to kept graphs, the rest to vectors: a basis where it fits, else eigenvalues without vectors.
+            most goes to kept graphs, the rest to vectors: a basis where it fits, else eigenvalues without vectors. By
+            default vectors take 1 GiB, or 8 vectors of larger models, at most. Above ten million parameters batches
+            are cut where the graphs of a product would take more than a sixth of the budget.
         engine: "lanczos", or "pyhessian" for PyHessian's own eigenvalues and trace (no density, no bottom end then).
         every_n_epochs: Measure at the end of every n-th epoch; every epoch where no cadence is given.
         every_n_steps: Measure after every n-th optimizer step; with every_n_epochs too, at both.
@@ -175,11 +178,13 @@ class HessianSpectrum(LandscapeCallback):
         """Measure the spectrum at the present weights."""
         if self.engine == "pyhessian":
             return pyhessian_row(objective, self.k, Accuracy(self.tol, None).number, self.seed)
-        budget = budget_bytes(self.memory_budget, objective.device)
-        operator = hessian(
-            objective, memory_budget=MEMORY_BUDGET if budget is None else min(MEMORY_BUDGET, budget // 2)
-        )
-        left = None if budget is None else max(budget - operator.kept_bytes, 1)
+        budget = budget_bytes(self.memory_budget, objective.device) or unasked_budget(objective)
+        named = self.memory_budget is not None
+        graphs = min(MEMORY_BUDGET, budget // 2) if named else graphs_budget(objective, budget)
+        objective = fitting(objective, budget)
+        operator = hessian(objective, memory_budget=graphs)
+        # Graphs are no part of a budget that nobody has named.
+        left = max(budget - operator.kept_bytes, 1) if named else budget
         parts = self.parts(objective)
         if self.track:
             parts.take("tracked eigenpairs", lambda: self._tracked_row(objective, operator))

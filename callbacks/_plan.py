@@ -13,7 +13,7 @@ from torch import nn
 from landscape._results import Result
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._defaults import default_callbacks
-from landscape.callbacks._effort import Work, changed
+from landscape.callbacks._effort import ROW, changed
 from landscape.callbacks._fit_length import Fit
 from landscape.callbacks._notes import duration
 from landscape.callbacks._overhead import percent
@@ -21,7 +21,6 @@ from landscape.callbacks._pot import Member, Now, Pot
 from landscape.callbacks._prices import prices_of
 from landscape.objective import Objective
 
-_LOSSES = Work(both=1.0)  # every row has the loss and error on training and held-out examples
 _HEAD = ("measure", "events", "products", "gradients", "losses", "an event", "in all", "vectors")
 
 
@@ -134,8 +133,9 @@ def plan(
     for callback in chosen:
         with contextlib.suppress(Exception):  # layers and tensors are counted; what cannot be, is not
             callback.schema(None, objective.module)
-    products = any(callback.work().products for callback in chosen)
-    prices = prices_of(objective, held, products=products)
+    works = [callback.work() for callback in chosen]
+    products, codes = (any(getattr(work, name) for work in works) for name in ("products", "codings"))
+    prices = prices_of(objective, held, products=products, codes=codes)
     there = examples_per_epoch or objective.n_examples
     batch = prices.examples
     training = epochs * max(there / batch, 1.0) * prices.gradient
@@ -145,7 +145,7 @@ def plan(
     def member_of(callback: LandscapeCallback) -> Member:
         def seconds(form: Any, examples: int | None) -> float:
             with changed(callback, form):
-                return prices.seconds(callback.work() + _LOSSES, examples or size)
+                return prices.seconds(callback.work() + ROW, examples or size)
 
         events = callback.expected_events(fit)
         asked = min(callback.measured.examples or size, size)
@@ -177,7 +177,7 @@ def _row(callback: LandscapeCallback, member: Member, pot: Pot | None, vector: i
         events = pot.events(member, pot.choice)
         reduced = member.effort(form, examples).words()
     with changed(callback, form):
-        work = callback.work() + _LOSSES
+        work = callback.work() + ROW
     cost = member.cost(form, examples)
     return PlanRow(
         name=member.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from landscape._batches import n_examples
 from landscape.callbacks import _notes
 from landscape.callbacks._clock import TrainingClock
-from landscape.callbacks._effort import LEAST_EXAMPLES, Effort, Prices, Work, changed
+from landscape.callbacks._effort import LEAST_EXAMPLES, ROW, Effort, Prices, changed
 from landscape.callbacks._fit_length import Fit, fit_of
 from landscape.callbacks._pot import Member, Now, Pot
 from landscape.callbacks._prices import packable, prices_of, settle
@@ -22,8 +22,6 @@ from landscape.objective import Objective
 
 if TYPE_CHECKING:
     from landscape.callbacks._base import LandscapeCallback
-
-_LOSSES = Work(both=1.0)  # every row has the loss and error on training and held-out examples
 
 
 class Scheduler:
@@ -240,8 +238,9 @@ class Scheduler:
         with self.clock.measuring(charge), contextlib.suppress(Exception):
             with changed(callback, {"_effort": least} if callback.share is not None else {}):
                 objectives = session.objectives(trainer, module, *callback.measured_data())
-            products = any(each.work().products for each, _ in self._members.values())
-            found = prices_of(*objectives, products=products, now=self.now)
+            works = [each.work() for each, _ in self._members.values()]
+            products, codes = (any(getattr(work, name) for work in works) for name in ("products", "codings"))
+            found = prices_of(*objectives, products=products, now=self.now, codes=codes)
         gathered = session.processes.gather(found)
         if found is None or any(each is None for each in gathered):
             return
@@ -258,7 +257,7 @@ class Scheduler:
         if key not in self._expected:
             count = examples or self._members[id(callback)][1].examples or LEAST_EXAMPLES
             with changed(callback, form):
-                self._expected[key] = self._prices.seconds(callback.work() + _LOSSES, count)
+                self._expected[key] = self._prices.seconds(callback.work() + ROW, count)
         return self._expected[key]
 
 

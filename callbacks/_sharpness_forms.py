@@ -68,13 +68,14 @@ def _work(recorded: Recorded) -> Work:
     draws = _setting(recorded, "draws") or 1
     match recorded.measure:
         case "gradient_norm" | "fisher_rao":
-            return Work(gradients=1.5, vectors=1)
+            return Work(gradients=1.5, passes=1, vectors=1)
         case "sam" | "asam" | "m_sharpness":
-            return Work(gradients=1, evaluations=1 + rungs, vectors=2)
+            return Work(gradients=1, evaluations=1 + rungs, passes=1 + rungs, vectors=2)
         case "average_case":
-            return Work(evaluations=1 + draws * rungs, vectors=2)
+            return Work(evaluations=1 + draws * rungs, passes=1.3 * draws * rungs, vectors=2)
         case "worst_case":
-            return Work(gradients=(1 + _setting(recorded, "steps")) * rungs, evaluations=1, vectors=6)
+            steps = _setting(recorded, "steps") * rungs
+            return Work(gradients=rungs + steps, evaluations=1, passes=5 * steps, vectors=6)
         case "keskar":
             return Work(gradients=2 * _setting(recorded, "iterations") * rungs, vectors=8)
         case "pac_bayes" | "random_radius":

@@ -135,7 +135,7 @@ class SWATrajectory(LandscapeCallback):
 
     def work(self) -> Work:
         """Return the expected work of one event: the mean's loss, and its batch-normalisation statistics."""
-        return Work(both=1.0, evaluations=1.0, vectors=6) if self.evaluate else Work(vectors=4)
+        return Work(both=1.0, passes=8.0, vectors=6) if self.evaluate else Work(passes=6.0, vectors=4)
 
     def schema(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return variables and coordinates of the group."""

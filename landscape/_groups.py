@@ -1,12 +1,13 @@
-"""Cut the measured examples of an objective into groups, each an objective of its own."""
+"""Cut the measured examples of an objective: into groups, each an objective of its own, or into smaller batches."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from landscape import _batches
+from landscape._errors import MeasurementError
 from landscape._step import SkippedBatch
 from landscape._weighing import NoTargets
 
@@ -47,4 +48,33 @@ def groups(objective: Objective, size: int) -> list[Objective]:
             f"in no group of {size} examples does a target count, or the loss is not a number, so there is nothing "
             "to measure group by group"
         )
+    return made
+
+
+def cut(objective: Objective, size: int) -> Objective:
+    """Return the same loss over the same examples in batches of at most `size`, whose graphs are smaller.
+
+    Args:
+        objective: The objective, of this process alone. Where it is in a session, the new one is in it too, and is to
+            be used within it.
+        size: Examples a batch.
+
+    Returns:
+        An objective whose loss differs by rounding alone. The objective itself where its batches must stay as they are:
+        where the loss is no mean over anything, in train mode, with fixed noise, and where a batch cannot be cut.
+    """
+    fixed = objective.weighting == "batches" or objective.mode != "eval" or objective.noise_seed is not None
+    if fixed or objective.processes.size > 1 or max(objective.batch_sizes) <= size:
+        return objective
+    pieces: list[Any] = []
+    sizes: list[int] = []
+    try:
+        for index in (i for i, weight in enumerate(objective.batch_weights) if weight > 0):
+            examples = objective.batch_sizes[index]
+            pieces += _batches.split(objective.batches[index], size, objective._reading, index)
+            sizes += [min(size, examples - start) for start in range(0, examples, size)]
+        made = objective._over(_batches.DrawnBatches(pieces, sizes, objective.source), objective.dtype)
+    except MeasurementError:
+        return objective
+    made._depth = objective._depth
     return made

@@ -10,11 +10,11 @@ from landscape.callbacks._effort import Effort, Prices, Work, changed
 
 
 def test_seconds_by_hand() -> None:
-    prices = Prices(product=3.0, gradient=1.0, evaluation=0.25, examples=32, n_parameters=10**6, held_out=0.5)
-    work = Work(products=2, gradients=1, evaluations=4, both=2, batch_gradients=5, codings=1)
-    # four batches of 6 + 1 + 1 + 2 · 1.5 · .25 seconds, five gradients of one batch, and .2 µs a coded parameter
-    assert prices.seconds(work, 128) == pytest.approx(4 * 8.75 + 5 + 0.2)
-    assert prices.seconds(work, 8) == pytest.approx(8.75 + 5 + 0.2)  # a batch is the least
+    prices = Prices(product=3.0, gradient=1.0, evaluation=0.25, examples=32, held_out=0.5, passing=0.01, coding=0.2)
+    work = Work(products=2, gradients=1, evaluations=4, both=2, batch_gradients=5, codings=1, passes=3)
+    # four batches of 6 + 1 + 1 + 2 · 1.5 · .25 seconds, five gradients of one batch, a code and three passes
+    assert prices.seconds(work, 128) == pytest.approx(4 * 8.75 + 5 + 0.2 + 0.03)
+    assert prices.seconds(work, 8) == pytest.approx(8.75 + 5 + 0.2 + 0.03)  # a batch is the least
 
 
 def test_work_adds_up_but_for_vectors_which_are_freed() -> None:

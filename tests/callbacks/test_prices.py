@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from landscape import Objective
+from landscape.callbacks import _prices
 from landscape.callbacks._prices import packable, prices_of
 
 X, Y = torch.randn(24, 4, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
@@ -31,7 +32,13 @@ class Ticks:
 def test_prices() -> None:
     prices = prices_of(objective(), objective(size=12), now=Ticks())
     assert (prices.product, prices.gradient, prices.evaluation) == (1.0, 1.0, 1.0)
-    assert (prices.examples, prices.n_parameters, prices.held_out) == (8, 67, 1.0)
+    assert (prices.examples, prices.held_out, prices.passing, prices.coding) == (8, 1.0, 1.0, 0.0)
+    assert prices_of(objective(), now=Ticks(), codes=True).coding == 1.0
+
+
+def test_a_part_of_a_large_model_is_coded_for_the_price_of_all(monkeypatch) -> None:
+    monkeypatch.setattr(_prices, "_CODED", 20)
+    assert prices_of(objective(), now=Ticks(), codes=True).coding == pytest.approx(67 / 20)
 
 
 def test_without_products_they_are_guessed_from_gradients() -> None:
