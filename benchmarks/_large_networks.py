@@ -1,4 +1,4 @@
-"""Networks for a GPU: a ResNet-18 for images of 32 × 32, and a language model of GPT-2's shape with 124M parameters."""
+"""Large networks: a ResNet-18 for images of 32 × 32, and language models of GPT-2's shape up to 124M parameters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import nn
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 Network = tuple[nn.Module, nn.Module, Batches]
+# Symbols, places, width, layers and heads of language models by number of parameters, and the texts they learn.
+SIZES = {"1e6": (1600, 64, 128, 4, 4), "3e7": (21000, 64, 512, 6, 8), "1.2e8": (50257, 1024, 768, 12, 12)}
+TEXTS, TOKENS = 8, 64
 
 
 class Block(nn.Module):
@@ -80,7 +83,7 @@ class Gpt(nn.Module):
 def gpt(device: torch.device, quick: bool) -> Network:
     """124M parameters (GPT-2's shape) on 2 batches of 8 random texts of 256 symbols; 2k on short texts if quick."""
     torch.manual_seed(0)
-    model = Gpt(32, 16, 8, 2, 2) if quick else Gpt(50257, 1024, 768, 12, 12)
+    model = Gpt(32, 16, 8, 2, 2) if quick else Gpt(*SIZES["1.2e8"])
     size, length, symbols = (4, 8, 32) if quick else (8, 256, 50257)
     text = [torch.randint(symbols, (size, length + 1)) for _ in range(2)]
     return _ready(model, [(part[:, :-1], part[:, 1:]) for part in text], device)

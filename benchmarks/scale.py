@@ -16,41 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from _large_networks import SIZES, TEXTS, TOKENS, Gpt, PlaceLoss
 
 from landscape import Objective
 from landscape._derivatives import Verdict
 from landscape.curvature import hessian, top_eigenpairs, trace
 
-# Width, layers, heads, vocabulary; products of the eigenpair and of the trace.
-SIZES = {"1e6": (128, 4, 4, 1600, 60, 30), "3e7": (512, 6, 8, 21000, 13, 8), "1.2e8": (768, 12, 12, 50257, 9, 8)}
-TEXTS, TOKENS = 8, 64
-
-
-class Decoder(nn.Module):
-    """A causal transformer whose head is tied to its embedding, as GPT-2's is."""
-
-    def __init__(self, width: int, layers: int, heads: int, vocabulary: int):
-        super().__init__()
-        self.symbols = nn.Embedding(vocabulary, width)
-        self.places = nn.Embedding(TOKENS, width)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-        nn.init.normal_(self.symbols.weight, std=0.02)
-        nn.init.normal_(self.places.weight, std=0.02)
-
-    def forward(self, text: torch.Tensor) -> torch.Tensor:
-        """Return scores of the next token, shape (texts · tokens, vocabulary)."""
-        mask = nn.Transformer.generate_square_subsequent_mask(text.shape[1])
-        hidden = self.symbols(text) + self.places(torch.arange(text.shape[1]))
-        return (self.layers(hidden, mask=mask) @ self.symbols.weight.T).flatten(0, 1)
-
-
-def next_token_loss(scores: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of the next token."""
-    return nn.functional.cross_entropy(scores, text.flatten())
+# Products of the eigenpair and of the trace.
+PRODUCTS = {"1e6": (60, 30), "3e7": (13, 8), "1.2e8": (9, 8)}
 
 
 def peak() -> float:
@@ -79,19 +52,20 @@ class Clock:
 
 def child(name: str, checked: bool) -> None:
     """Measure one size, and print a row of the table."""
-    width, layers, heads, vocabulary, most, most_of_trace = SIZES[name]
+    most, most_of_trace = PRODUCTS[name]
     torch.manual_seed(0)
-    model = Decoder(width, layers, heads, vocabulary)
+    model, loss = Gpt(*SIZES[name]), PlaceLoss()
     size = sum(parameter.numel() for parameter in model.parameters())
-    text = torch.randint(0, vocabulary, (TEXTS, TOKENS))
+    text = torch.randint(SIZES[name][0], (TEXTS, TOKENS + 1))
+    batch = text[:, :-1], text[:, 1:]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     for _ in range(3):
         peak()
         optimizer.zero_grad()
-        next_token_loss(model(text), text.roll(-1, 1)).backward()
+        loss(model(batch[0]), batch[1]).backward()
         optimizer.step()
     own = peak()
-    objective = Objective(model, next_token_loss, [(text, text.roll(-1, 1))])
+    objective = Objective(model, loss, [batch])
     peak()
     if checked:
         objective.derivatives.gradient(objective)
