@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from landscape._errors import MeasurementError
@@ -123,3 +124,29 @@ def over_examples(name: str, dims: tuple[str, ...] = ()) -> Variable:
     """Return the variable that holds the standard error of another over examples."""
     text = f"standard error of {name} over examples, from the batches' parts; NaN with a single batch"
     return Variable(f"{name}_stderr_sample", dims, description=text)
+
+
+def flat_by_name(anchor: dict[str, torch.Tensor], layout: ParameterLayout, since: int) -> torch.Tensor:
+    """Return the weights of a former epoch in the order of those that train now.
+
+    Args:
+        anchor: The weights by name; a flat vector stands under the empty name.
+        layout: The parameters that train now.
+        since: The epoch.
+
+    Returns:
+        A flat vector, shape (P,).
+
+    Raises:
+        MeasurementError: Other parameters train now.
+    """
+    if set(anchor) == {""} and len(anchor[""]) == layout.total:
+        return anchor[""]
+    now, then = dict(zip(layout.names, layout.shapes, strict=True)), {n: tuple(p.shape) for n, p in anchor.items()}
+    if now != then:
+        other = sorted(set(now.items()) ^ set(then.items()))[0][0]
+        raise MeasurementError(
+            f"other parameters train now than after epoch {since} ({other!r} is one that differs), so no path through "
+            "them joins the two; choose since= after the last change, or give another solution with other="
+        )
+    return torch.cat([anchor[name].reshape(-1) for name in layout.names])

@@ -13,7 +13,7 @@ from landscape._distributed import ALONE
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout
 from landscape.callbacks._arguments import counts, positive
-from landscape.callbacks._axes import flat_layout, without_vectors
+from landscape.callbacks._axes import flat_by_name, flat_layout, without_vectors
 from landscape.callbacks._base import LandscapeCallback
 from landscape.callbacks._effort import Work
 from landscape.callbacks._fork import fork_path, generator_states, restore_generators, save_fork, stored_states
@@ -271,23 +271,9 @@ class ModeConnectivity(LandscapeCallback):
                 f"the weights after epoch {self.since} were not seen, so there is nothing to connect to; train for "
                 "more than that, or set since= or other="
             )
-        start = _by_name(self._anchor, objective.layout, self.since)
+        start = flat_by_name(self._anchor, objective.layout, self.since)
         self._anchor = objective.layout.named(start)  # the same numbers: they are held once
         return start
-
-
-def _by_name(anchor: dict[str, torch.Tensor], layout: ParameterLayout, since: int) -> torch.Tensor:
-    """Return the weights of a former epoch in the order of those that train now, shape (P,)."""
-    if set(anchor) == {""} and len(anchor[""]) == layout.total:
-        return anchor[""]
-    now, then = dict(zip(layout.names, layout.shapes, strict=True)), {n: tuple(p.shape) for n, p in anchor.items()}
-    if now != then:
-        other = sorted(set(now.items()) ^ set(then.items()))[0][0]
-        raise MeasurementError(
-            f"other parameters train now than after epoch {since} ({other!r} is one that differs), so no path through "
-            "them joins the two; choose since= after the last change, or give another solution with other="
-        )
-    return torch.cat([anchor[name].reshape(-1) for name in layout.names])
 
 
 def _columns(data: str, profiles: list[PathProfile], chosen: np.ndarray, points: int) -> dict[str, Any]:
