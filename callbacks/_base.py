@@ -68,7 +68,6 @@ class LandscapeCallback(Recording, CallbackBase):
 
     default_every_n_epochs: int | None = None
     averages: bool = False  # whether it keeps a running mean for callbacks with weights="swa"
-    row_wait: float = 0.0  # seconds for which a row may wait in memory for others, where a kill would lose it
     whole: str = ""  # why it takes no part of a model, in words that follow the class's name
 
     def __init__(
@@ -238,7 +237,7 @@ class LandscapeCallback(Recording, CallbackBase):
         seconds = {"wall_seconds": time.perf_counter() - started}
         row |= session.scheduler.columns(self)
         with self._failures.passing(f"record step {row['step']}"), session.processes.together():
-            session.append(self._group, row | measured | seconds | status, self.row_wait)
+            session.append(self._group, row | measured | seconds | status)
         return measured
 
     def _measure(self, session: Session, trainer: Any, module: Any, row: dict[str, Any]) -> dict[str, Any]:

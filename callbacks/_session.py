@@ -118,16 +118,11 @@ class Session:
             described = described | {"measured": measured}
         self.recorder.describe_group(group, described)
 
-    def append(self, group: str, row: dict[str, Any], wait: float = 0.0) -> None:
-        """Write a row, which may wait in memory for so many seconds (rank 0)."""
+    def append(self, group: str, row: dict[str, Any]) -> None:
+        """Write a row (rank 0)."""
         self._last_step = max(self._last_step, row["step"])
         if self.recorder is not None:
-            self.recorder.append(group, row, wait)
-
-    def flush(self) -> None:
-        """Write the rows that wait in memory (rank 0)."""
-        if self.recorder is not None:
-            self.recorder.flush()
+            self.recorder.append(group, row)
 
     def fail(self, group: str, description: str, row: dict[str, Any]) -> None:
         """Write a failed row, into a group of the common columns alone where it could not be declared (rank 0)."""

@@ -46,9 +46,6 @@ class SharpnessMonitor(LandscapeCallback):
     2/η or (2+2β)/η for gradient descent, `preconditioned_sharpness` with (2+2β₁)/((1−β₁)η) for Adam. See
     `landscape.sharpness` for the functions, and `landscape plot --kind monitor` for the picture.
 
-    Rows come often, so they are written together, some 5 seconds after they were measured at most, and before a
-    checkpoint is saved. A killed process loses those that wait.
-
     Cost of an event: up to 7 forward passes (24 at the first), a gradient, the graph of one differentiation, a product
     along the update, and 3 to 5 for an eigenvalue, which the product along the update helps to find. In gradients over
     the measured examples that is about 2 for the critical sharpness, 4 with the directional one, and 12 with an
@@ -73,7 +70,6 @@ class SharpnessMonitor(LandscapeCallback):
     """
 
     group = "sharpness_monitor"
-    row_wait = 5.0
     whole = "measures the optimizer's whole steps"
     description = "sharpness along the last optimizer step, at the weights before it, on measured training examples"
 
@@ -228,13 +224,6 @@ class SharpnessMonitor(LandscapeCallback):
     def _forget(self) -> None:
         self._last, self._step, self._critical_rate = LastStep(), None, None
         self._tracked, self._tracked_layout = {}, None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Say which file the run is recorded in, with all rows up to this checkpoint in it."""
-        if self._session is not None:
-            with self._failures.passing("write the rows before a checkpoint"):
-                self._session.flush()
-        return super().state_dict()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write what is buffered, and let go of all vectors."""

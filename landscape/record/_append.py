@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,12 @@ _LARGE = 1024**2  # bytes that are worth the shorter way into the file
 
 
 def append_row(path: Path, group: str, row: Row, shared: bool = False) -> None:
-    """Write a row behind the last complete one, in place; arguments and errors as in `append_rows`."""
-    append_rows(path, group, [row], shared)
-
-
-def append_rows(path: Path, group: str, rows: Sequence[Row], shared: bool = False) -> None:
-    """Write rows of one group behind the last complete one, in place and with the file opened once.
-
-    Rows of numbers alone are written together, a variable at a time: their steps come last, so that either none of them
-    counts, or the first ones.
+    """Write a row behind the last complete one, in place.
 
     Args:
         path: The file.
         group: Name of the group.
-        rows: Of each row, an array for every variable of the group.
+        row: An array for every variable of the group.
         shared: Write although readers hold the file open. Rows are safe, but such a reader may meet metadata that
             contradicts what it has read before.
 
@@ -51,11 +43,7 @@ def append_rows(path: Path, group: str, rows: Sequence[Row], shared: bool = Fals
                 opened.flush()
                 ordered.commit()
 
-            if len(rows) > 1 and all(array.ndim == 0 for row in rows for array in row.values()):
-                _write_together(opened[group], rows, settle)
-            else:
-                for row in rows:
-                    _write(opened[group], row, settle)
+            _write(opened[group], row, settle)
         ordered.commit()
 
 
@@ -82,21 +70,6 @@ def _write(group: Any, row: Row, settle: Callable[[], None]) -> None:
         if name == EVENT:
             settle()
         _put(h5py.h5d.open(group.id, name.encode()), count, row[name])
-    settle()
-
-
-def _write_together(group: Any, rows: Sequence[Row], settle: Callable[[], None]) -> None:
-    """Write rows of single numbers or texts as `_write` does one."""
-    count = len(complete_steps(group))
-    for name in (*(name for name in rows[0] if name != EVENT and name in group), EVENT):
-        if name == EVENT:
-            settle()
-        dataset = h5py.h5d.open(group.id, name.encode())
-        values = np.stack([row[name] for row in rows])
-        dataset.set_extent((count + len(rows),))
-        place = dataset.get_space()
-        place.select_hyperslab((count,), (len(rows),))
-        dataset.write(h5py.h5s.create_simple((len(rows),)), place, values)
     settle()
 
 

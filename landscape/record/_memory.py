@@ -67,8 +67,8 @@ class MemoryRecorder:
         """Return whether a group was declared."""
         return group in self._source.schemas
 
-    def append(self, group: str, row: Mapping[str, Any], wait: float = 0.0) -> bool:
-        """Append a row and return True: nothing waits in memory for a file."""
+    def append(self, group: str, row: Mapping[str, Any]) -> bool:
+        """Append a row and return True."""
         schema, rows = self._declared(group), self._source.rows[group]
         rows.append(check_row(schema, row, int(rows[-1][EVENT]) if rows else None))
         return True
@@ -105,10 +105,6 @@ class MemoryRecorder:
         schema = self._declared(group)
         attributes = {**schema.attributes, **normalise(values)}
         self._source.schemas[group] = dataclasses.replace(schema, attributes=attributes)
-
-    def flush(self) -> bool:
-        """Return True: no row waits."""
-        return True
 
     def close(self, timeout: float = 10.0) -> None:
         """Do nothing: no row waits."""

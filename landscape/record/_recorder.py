@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import itertools
 import time
 import uuid
 from collections import deque
@@ -16,7 +15,7 @@ from typing import Any
 from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.record._agreement import check_agreement
-from landscape.record._append import append_in_copy, append_rows
+from landscape.record._append import append_in_copy, append_row
 from landscape.record._attributes import check_root_attributes, normalise, read_attributes, write_attributes
 from landscape.record._opening import group_names, reading, unknown_group, unwritable
 from landscape.record._recovery import complete_steps, drop_rows_after, has_rows_after
@@ -30,8 +29,6 @@ from landscape.record._structure import read_schema, write_group, write_layout, 
 # closes it must not leave them in memory, where a kill would lose them.
 _PATIENCE = 10.0
 _PAUSE = 0.02
-# Rows that may wait in memory are written when there are so many.
-_MOST_WAITING = 256
 
 
 class Recorder:
@@ -149,19 +146,15 @@ class Recorder:
         """Return whether a group was declared."""
         return group in self._schemas
 
-    def append(self, group: str, row: Mapping[str, Any], wait: float = 0.0) -> bool:
+    def append(self, group: str, row: Mapping[str, Any]) -> bool:
         """Append a row.
-
-        Opening the file takes longer than writing to it. Rows that come often and are small may wait for each other.
 
         Args:
             group: Name of a declared group.
             row: Values by variable name; `step` is required, missing floats are NaN, missing integers -1.
-            wait: Seconds for which the row may wait in memory, where a kill would lose it. It is written with the next
-                row that may not wait, at `flush` and `close`, and with the next row after that time.
 
         Returns:
-            True when the row is on disk, False when it waits in memory, also because somebody holds the file.
+            True when the row is on disk, False when it waits in memory because somebody holds the file.
 
         Raises:
             ValueError: An unknown variable, a wrong shape or a step that does not increase; nothing was recorded.
@@ -174,9 +167,6 @@ class Recorder:
             self._waiting_since = time.monotonic()
         self._waiting.append((group, checked))
         self._last[group] = int(checked["step"])
-        if time.monotonic() - self._waiting_since < wait and len(self._waiting) < _MOST_WAITING:
-            self._waiting[-1] = (group, owned(checked))
-            return False
         try:
             if self._drain():
                 return True
@@ -256,17 +246,6 @@ class Recorder:
         self._schemas[group] = dataclasses.replace(schema, attributes={**schema.attributes, **values})
         self._drain()
 
-    def flush(self) -> bool:
-        """Write the rows that wait in memory, unless somebody holds the file.
-
-        Returns:
-            Whether all are written.
-
-        Raises:
-            FileError: The file cannot be written; the rows still wait.
-        """  # noqa: DOC502 - raised by the helper
-        return self._drain()
-
     def close(self, timeout: float = 10.0) -> None:
         """Write the rows that still wait in memory.
 
@@ -294,18 +273,15 @@ class Recorder:
 
     def _drain(self, shared: bool = False) -> bool:
         while self._waiting:
-            group, first = next(itertools.groupby(self._waiting, key=lambda waiting: waiting[0]))
-            rows = [row for _, row in first]
             try:
-                append_rows(self.path, group, rows, shared=shared)
+                append_row(self.path, *self._waiting[0], shared=shared)
             except BlockingIOError:
                 return False
             except (OSError, RuntimeError, KeyError) as error:
                 reason = getattr(error, "strerror", None) or error
                 waiting = f"{len(self._waiting)} rows wait in memory and are tried again with the next one"
                 raise FileError(f"{self.path} cannot be written: {reason}; {waiting}.") from None
-            for _ in rows:
-                self._waiting.popleft()
+            self._waiting.popleft()
         return True
 
     def _declared(self, group: str) -> GroupSchema:

@@ -3,7 +3,6 @@
 import errno
 import resource
 import shutil
-import types
 
 import h5py
 import numpy as np
@@ -380,60 +379,3 @@ def test_file_that_vanished(file_recorder, scalars):
     file_recorder.path.unlink()
     with pytest.raises(FileError, match="cannot be written: No such file or directory; 1 rows wait"):
         file_recorder.append("sharpness", full_row(1))
-
-
-NUMBERS = GroupSchema("numbers", "a group of numbers alone", [Variable("value"), Variable("count", dtype="i8")])
-
-
-def number(step):
-    return {"step": step, "value": step / 7, "count": step, "reason": f"ü{step}"}
-
-
-def test_rows_that_may_wait_are_written_together_as_they_would_be_one_by_one(recorder, scalars, read):
-    recorder.declare(NUMBERS)
-    recorder.declare(scalars)
-    at_once = isinstance(recorder, MemoryRecorder)
-    for step in (1, 2, 3):
-        assert recorder.append("numbers", number(step), wait=60.0) is at_once
-    assert recorder.append("numbers", {"step": 4}, wait=60.0) is at_once
-    assert read(recorder).dataset("numbers").sizes["step"] == (4 if at_once else 0)
-    assert recorder.append("sharpness", full_row(2)) is True  # a row that may not wait takes them along
-    assert recorder.append("numbers", number(5), wait=60.0) is at_once
-    assert recorder.flush() is True
-    assert recorder.append("numbers", number(6), wait=0.0) is True
-    assert recorder.append("numbers", number(7), wait=60.0) is at_once
-    recorder.close()
-    data = read(recorder).dataset("numbers")
-    assert data["step"].values.tolist() == [1, 2, 3, 4, 5, 6, 7]
-    np.testing.assert_array_equal(data["value"], [1 / 7, 2 / 7, 3 / 7, np.nan, 5 / 7, 6 / 7, 1.0])
-    assert data["count"].values.tolist() == [1, 2, 3, -1, 5, 6, 7]
-    assert data["reason"].values.tolist() == ["ü1", "ü2", "ü3", "", "ü5", "ü6", "ü7"]
-    assert read(recorder).dataset("sharpness")["step"].values.tolist() == [2]
-
-
-def test_rows_do_not_wait_longer_than_they_may(file_recorder, monkeypatch):
-    file_recorder.declare(NUMBERS)
-    now = [0.0]
-    monkeypatch.setattr(recorder_module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    assert file_recorder.append("numbers", number(1), wait=5.0) is False
-    now[0] = 4.9
-    assert file_recorder.append("numbers", number(2), wait=5.0) is False
-    now[0] = 5.1
-    assert file_recorder.append("numbers", number(3), wait=5.0) is True
-    assert file_recorder.append("numbers", number(4), wait=5.0) is False
-    monkeypatch.setattr(recorder_module, "_MOST_WAITING", 2)
-    assert file_recorder.append("numbers", number(5), wait=5.0) is True
-    assert open_run(file_recorder.path).dataset("numbers")["step"].values.tolist() == [1, 2, 3, 4, 5]
-
-
-def test_rows_of_numbers_are_written_together_by_one_opening(file_recorder, monkeypatch):
-    file_recorder.declare(NUMBERS)
-    opened = []
-    append_rows = recorder_module.append_rows
-    monkeypatch.setattr(
-        recorder_module, "append_rows", lambda *args, **more: (opened.append(len(args[2])), append_rows(*args, **more))
-    )
-    for step in range(1, 21):
-        file_recorder.append("numbers", number(step), wait=60.0)
-    file_recorder.close()
-    assert opened == [20]
