@@ -125,7 +125,7 @@ def weighted(**options):
     return loader(shuffle=False, sampler=sampler, **options)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", [own_batches, weighted])
 def test_samplers_with_a_state_in_the_middle_of_an_epoch(tmp_path, make, workers):
     found = []

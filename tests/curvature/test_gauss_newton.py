@@ -82,9 +82,10 @@ def test_drawn_labels_have_the_information_of_the_distribution(name):
     exact = hessian(objective).dense()
     drawn = fisher(objective, "mc", draws=4000, seed=1)
     assert float(torch.linalg.matrix_norm(drawn.dense() - exact) / torch.linalg.matrix_norm(exact)) < 0.04
-    assert not torch.equal(drawn.dense(), fisher(objective, "mc", draws=4000, seed=2).dense())
-    assert torch.equal(drawn.dense(), fisher(objective, "mc", draws=4000, seed=1, memory_budget=0).dense())
     assert "kind='mc', draws=4000, seed=1" in repr(drawn)
+    few = {seed: fisher(objective, "mc", draws=40, seed=seed).dense() for seed in (1, 2)}
+    assert not torch.equal(few[1], few[2])
+    assert torch.equal(few[1], fisher(objective, "mc", draws=40, seed=1, memory_budget=0).dense())
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "huber"])

@@ -53,9 +53,10 @@ def test_the_quadrature_stays_right_without_orthogonality():
     # Signs see the moments of a diagonal matrix exactly, whatever they are.
     for order in (1, 2, 4):
         assert (weights * nodes**order).sum() == pytest.approx((EXACT**order).mean(), rel=1e-4)
-    z = 1.0
-    smoothed = (weights * np.maximum(nodes, 0) / (np.maximum(nodes, 0) + z)).sum() * len(EXACT)
-    assert smoothed == pytest.approx((np.maximum(EXACT, 0) / (np.maximum(EXACT, 0) + z)).sum(), rel=0.02)
+    # Gauss's rule converges on what is smooth; a kink among the 2,950 small values would cost per cents.
+    for z in (1.0, 0.5):
+        smoothed = (weights * nodes**2 / (nodes**2 + z**2)).sum() * len(EXACT)
+        assert smoothed == pytest.approx((EXACT**2 / (EXACT**2 + z**2)).sum(), rel=1e-4)
 
 
 def test_an_exhausted_space_ends_the_matrix():

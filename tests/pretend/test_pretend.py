@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-GROUPS = [["accelerator", "counts"], ["measures"], ["callbacks"]]
+GROUPS = [["accelerator", "counts", "callbacks"], ["measures"]]
 
 
 @pytest.mark.parametrize("names", GROUPS, ids=" and ".join)
