@@ -125,7 +125,8 @@ class OfTheClass(Once):
 
 def database(owner):
     """An open database that is closed with its owner, as Python 3.13 warns of others."""
-    connection = sqlite3.connect(":memory:")
+    # The collector may close it in any thread.
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
     weakref.finalize(owner, connection.close)
     return connection
 
