@@ -95,6 +95,7 @@ class BatchSum(SymmetricOperator):
         self.kept_bytes = 0
         self.together = False
         self.clusters = objective.clusters
+        self.groups_alone = self.clusters is not None and objective.processes.size == 1
         self._kept: list[tuple[int, Term]] = []
         self._rebuilt: list[int] = []
         with objective.session():
@@ -171,12 +172,17 @@ class BatchSum(SymmetricOperator):
             else:
                 self._rebuilt.append(index)
 
-    def _terms(self) -> Iterator[tuple[int, Term]]:
-        """Yield number and curvature of each batch."""
-        yield from self._kept
-        if self._rebuilt:
+    def _terms(self, group: int | None = None) -> Iterator[tuple[int, Term]]:
+        """Yield number and curvature of each batch, or of those of one group."""
+
+        def wanted(index: int) -> bool:
+            return group is None or (self.clusters is not None and self.clusters.group[index] == group)
+
+        yield from ((index, term) for index, term in self._kept if wanted(index))
+        rebuilt = list(filter(wanted, self._rebuilt))
+        if rebuilt:
             with self._objective.session():
-                for index in self._rebuilt:
+                for index in rebuilt:
                     term = self._build(index).term
                     if term is not None:
                         yield index, term
@@ -193,6 +199,13 @@ class BatchSum(SymmetricOperator):
     def _submatmat(self, block: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         return self._sum(block, kept, Readings(None, None))
 
+    def _of_group(self, vector: torch.Tensor, group: int) -> torch.Tensor:
+        return self._sub_of_group(vector, tuple(range(len(self._parameters))), group)
+
+    def _sub_of_group(self, vector: torch.Tensor, kept: tuple[int, ...], group: int) -> torch.Tensor:
+        assert self.clusters is not None
+        return self._sum(vector, kept, Readings(None, None), group).div_(float(self.clusters.weights[group]))
+
     def _by_batch(
         self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -204,13 +217,15 @@ class BatchSum(SymmetricOperator):
         readings = Readings(self.clusters, read, block.new_empty((0, *shape)))
         return self._sum(block, kept, readings), readings.found
 
-    def _sum(self, block: torch.Tensor, kept: tuple[int, ...], readings: Readings) -> torch.Tensor:
-        """Multiply by the sub-block of some tensors, batch by batch."""
+    def _sum(
+        self, block: torch.Tensor, kept: tuple[int, ...], readings: Readings, group: int | None = None
+    ) -> torch.Tensor:
+        """Multiply by the sub-block of some tensors, batch by batch, or by that of one group."""
         rows = block if block.ndim == 1 else block.T.contiguous()
         total = torch.zeros_like(rows)
         parts = self._parts(rows, kept) if rows.ndim == 1 else []
         with self._objective.processes.summed(total, *readings.shared):
-            for index, term in self._terms():
+            for index, term in self._terms(group):
                 readings.next(index, total)
                 if rows.ndim == 1:
                     self._add(total, term.apply(parts, kept, batched=False), kept)

@@ -80,8 +80,9 @@ def top_eigenpairs(
         method: "auto", "lanczos" or "dense".
         max_basis: Most vectors in the basis, instead of what `memory` says; k + 6 at least.
         memory: "default" or "low".
-        verify: Whether to take the second look, 5 to 10 products for k = 10. Without it `converged` means what it means
-            in other packages: a further copy of a multiple eigenvalue goes unnoticed.
+        verify: Whether to take the second look, 5 to 10 products for k = 10, or 1 to 3 where one of at least four
+            batches is enough for it (`_partial_look`). Without it `converged` means what it means in other packages: a
+            further copy of a multiple eigenvalue goes unnoticed.
         memory_budget: What the search may allocate: bytes, a text such as "8GB", or "auto" for what is free on the
             device less a margin. The operator's own memory, and that of its products, come on top.
         vectors: Whether the eigenvectors are wanted.

@@ -68,8 +68,10 @@ class FisherOperator(OutputOperator):
         parts = self._split(index)
         return self._loss(index) if parts is None else parts.loss
 
-    def _sum(self, block: torch.Tensor, kept: tuple[int, ...], readings: Readings) -> torch.Tensor:
-        product = super()._sum(block, kept, readings)
+    def _sum(
+        self, block: torch.Tensor, kept: tuple[int, ...], readings: Readings, group: int | None = None
+    ) -> torch.Tensor:
+        product = super()._sum(block, kept, readings, group)
         if self.kind != "empirical":
             return product
         readings.scale(self.n)

@@ -76,7 +76,7 @@ class HessianOperator(SymmetricOperator):
     ):
         super().__init__(objective.n_parameters, objective.dtype, objective.device, objective.layout)
         self._engine = _engine(objective, vector, strategy, memory_budget, chunk_size)
-        self.clusters = self._engine.clusters
+        self.clusters, self.groups_alone = self._engine.clusters, self._engine.groups_alone
 
     @property
     def strategy(self) -> str:
@@ -109,6 +109,12 @@ class HessianOperator(SymmetricOperator):
         self, block: torch.Tensor, kept: tuple[int, ...], read: Reader, shape: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self._engine._sub_by_batch(block, kept, read, shape)
+
+    def _of_group(self, vector: torch.Tensor, group: int) -> torch.Tensor:
+        return self._engine._of_group(vector, group)
+
+    def _sub_of_group(self, vector: torch.Tensor, kept: tuple[int, ...], group: int) -> torch.Tensor:
+        return self._engine._sub_of_group(vector, kept, group)
 
     def __repr__(self) -> str:
         return (

@@ -23,6 +23,7 @@ class SymmetricOperator(Products):
         device: Where they are computed.
         layout: Names and shapes of the parameters behind rows and columns; None where they are unknown.
         n_matvecs: Number of products taken so far.
+        groups_alone: Whether a product with one group of batches (`of_group`) costs that group's share of a whole one.
         clusters: Groups of batches whose products add up to the operator's, for errors over examples; None where they
             cannot be told apart.
         of_examples: Whether it depends on the measured examples; weight decay does not.
@@ -42,6 +43,10 @@ class SymmetricOperator(Products):
 
         product, readings = self._by_batch(self._pad(block, kept), of_rows, shape)
         return self._cut(product, kept), readings
+
+    def _sub_of_group(self, vector: torch.Tensor, kept: tuple[int, ...], group: int) -> torch.Tensor:
+        """Do what `of_group` does with the sub-block of some tensors of the layout, without counting."""
+        return self._cut(self._of_group(self._pad(vector, kept), group), kept)
 
     def _submatvec(self, vector: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
         """Multiply the sub-block of some tensors of the layout; subclasses may leave out the rest of the work."""
@@ -236,6 +241,15 @@ class Restricted(SymmetricOperator):
         self.parent = parent
         self.kept = kept
         self.clusters, self.of_examples = parent.clusters, parent.of_examples
+        self.groups_alone = parent.groups_alone
+
+    def _of_group(self, vector: torch.Tensor, group: int) -> torch.Tensor:
+        self.parent._count_share(group)
+        return self.parent._sub_of_group(vector, self.kept, group)
+
+    def _sub_of_group(self, vector: torch.Tensor, kept: tuple[int, ...], group: int) -> torch.Tensor:
+        self.parent._count_share(group)
+        return self.parent._sub_of_group(vector, tuple(self.kept[i] for i in kept), group)
 
     def _by_batch(
         self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]

@@ -59,6 +59,8 @@ class Products(abc.ABC):
 
     clusters: Clusters | None = None
 
+    # Whether a product with one group of batches costs that group's share of a whole one; see `of_group`.
+    groups_alone = False
     # Whether products are looked at one by one; see `checked_later`.
     checking = True
 
@@ -68,6 +70,7 @@ class Products(abc.ABC):
         self.device = device
         self.layout = layout
         self.n_matvecs = 0
+        self._paid = 0.0  # what is left of the last product counted for `of_group`
 
     @abc.abstractmethod
     def _matvec(self, vector: torch.Tensor) -> torch.Tensor:
@@ -133,6 +136,32 @@ class Products(abc.ABC):
         products, forms = self.by_batch(block, lambda images: torch.linalg.vecdot(images, rows), block.shape[1:])
         return products, None if forms is None else forms.double().cpu().numpy()
 
+    def of_group(self, vector: torch.Tensor, group: int) -> torch.Tensor:
+        """Multiply by the matrix of one group of batches alone, H_g v/p_g, the mean over its examples.
+
+        It counts as that group's share of a product; the sum of such shares is rounded up.
+
+        Args:
+            vector: The vector, shape (P,), in the operator's type and on its device.
+            group: Index of the group in `clusters`, of an operator with `groups_alone`.
+
+        Returns:
+            The product, shape (P,).
+        """
+        self._count_share(group)
+        return self._finite(self._of_group(vector, group))
+
+    def _of_group(self, vector: torch.Tensor, group: int) -> torch.Tensor:
+        raise NotImplementedError(f"{type(self).__name__} cannot multiply by one group of batches alone")
+
+    def _count_share(self, group: int) -> None:
+        assert self.clusters is not None
+        share = float(self.clusters.shares[group])
+        if self._paid < share - 1e-9:
+            self.n_matvecs += 1
+            self._paid += 1.0
+        self._paid -= share
+
     def _by_batch(
         self, block: torch.Tensor, read: Reader, shape: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -147,10 +176,14 @@ class Products(abc.ABC):
         """Count the products, take them, and refuse what is not finite."""
         self.n_matvecs += 1 if block.ndim == 1 else block.shape[1]
         product, readings = multiply()
+        return self._finite(product), readings
+
+    @staticmethod
+    def _finite(product: torch.Tensor) -> torch.Tensor:
         # A sum is one pass over the memory, and finite only where all is; it alone may overflow.
         if Products.checking and not torch.isfinite(product.sum()) and not torch.isfinite(product).all():
             require_finite_products(math.nan)
-        return product, readings
+        return product
 
     def dense(self) -> torch.Tensor:
         """Build the whole matrix from P products, symmetrised, shape (P, P): for tests and small models."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 import torch
@@ -52,11 +54,17 @@ class RitzSpace:
         self.recurrence: tuple[list[float], list[float]] = ([], [])  # diagonal and off-diagonal of the first chain
         self._first_chain = True
         self.forms = BatchForms(operator.clusters)
+        self._group: int | None = None  # whose examples alone the present chain is of
 
     @property
     def basis(self) -> torch.Tensor:
         """The basis, one vector a row, shape (count, P)."""
         return self._basis[: self.count]
+
+    @property
+    def groups_alone(self) -> bool:
+        """Whether a chain can be of one group of batches at its share of the cost."""
+        return self._operator.groups_alone
 
     @property
     def complete(self) -> bool:
@@ -79,7 +87,7 @@ class RitzSpace:
         index = self.count
         self._basis[index] = self._next
         product = self._multiply(self._next)
-        self.steps += 1
+        self.steps += self._group is None
         self.count += 1
         self._projected[index, :index] = self._projected[:index, index] = self._tail
         form = torch.dot(product, self._next)  # stays on the device
@@ -112,6 +120,8 @@ class RitzSpace:
 
     def _multiply(self, vector: torch.Tensor) -> torch.Tensor:
         """Multiply the newest basis vector, and gather what each group of batches contributes to S."""
+        if self._group is not None:
+            return self._operator.of_group(vector, self._group)
         if self._operator.clusters is None:
             return self._operator @ vector
         basis = self._basis[: self.count + 1]
@@ -153,19 +163,22 @@ class RitzSpace:
         direction = self._orthogonalise(direction)[0]
         return direction.div_(torch.linalg.vector_norm(direction))
 
-    def inject(self, start: torch.Tensor | None = None) -> np.ndarray:
+    def inject(self, start: torch.Tensor | None = None, group: int | None = None) -> np.ndarray:
         """Begin a new chain orthogonal to the basis; the residual of the old one is dropped.
 
         What the first chain cannot hold, such as the second vector of a double eigenvalue, is met by the new one.
 
         Args:
             start: Direction to begin from, shape (P,), changed in place; by default a random one.
+            group: A group of batches: the chain is of its matrix alone (`Products.of_group`), and no part of the space.
+                Look at `chain`, then `forget_chain`.
 
         Returns:
             The coefficients of `start` in the basis, and the norm of what lies outside of it.
         """
         self.forms.end_first_chain()
         self._lost.append(self._tail)
+        self._group = group
         if start is None:
             self._next, inside = self._fresh(), np.append(np.zeros(self.count), 1.0)
         else:
@@ -178,7 +191,10 @@ class RitzSpace:
         return inside
 
     def forget_chain(self) -> None:
-        """Take back the last `inject` and what grew from it; no further steps can follow."""
+        """Take back the last `inject` and what grew from it; no steps can follow but those of another chain."""
+        if self._group is not None and self._operator.clusters is not None:
+            self.steps += math.ceil((self.count - self._chain) * self._operator.clusters.shares[self._group] - 1e-9)
+            self._group = None
         self.count, self._tail = self._chain, self._lost.pop()
         self.forms.shrink(self.count)
         self._ritz = None

@@ -6,8 +6,9 @@ import numpy as np
 
 from landscape.curvature._accuracy import SAMPLE, Accuracy
 from landscape.curvature._convergence import errors, is_small, ranked, select, slack
+from landscape.curvature._partial_look import ruled_out
 from landscape.curvature._ritz_space import RitzSpace
-from landscape.curvature._verification import look, outer, second_look
+from landscape.curvature._verification import LEAST_LOOK, look, outer, second_look
 
 # The bound takes the gaps between Ritz values for those between eigenvalues, which may be narrower.
 _MARGIN = 0.1
@@ -65,15 +66,23 @@ class Search:
             allowed = min(reserve, self.budget - space.steps)
             if allowed < reserve or not reserve or not any(flags.any() for flags in found):
                 return [np.zeros_like(flags) for flags in found]
-            confirmed = look(space, self.wanted, self.tolerance(), allowed)
+            confirmed = self._second_look(allowed)
             found = [a & b for a, b in zip(found, confirmed, strict=True)]
             if _all(confirmed):
-                if not space.complete:
-                    space.forget_chain()
                 return found
             self._history.clear()
             if self.budget - reserve - space.steps < reserve:
                 return found  # what stood firm is known; there is no budget to confirm what has turned up
+
+    def _second_look(self, allowed: int) -> list[np.ndarray]:
+        """Look at a part of the examples, and at all where that tells nothing; what confirms is not kept."""
+        space, tol, before = self.space, self.tolerance(), self.space.steps
+        if allowed > LEAST_LOOK and ruled_out(space, self.wanted, tol, allowed - LEAST_LOOK):
+            return [np.ones(min(k, space.count), dtype=bool) for k, _ in self.wanted]
+        confirmed = look(space, self.wanted, tol, allowed - (space.steps - before))
+        if _all(confirmed) and not space.complete:
+            space.forget_chain()
+        return confirmed
 
     def tolerance(self) -> float:
         """Return the strictest relative accuracy among the wanted values, with the error over examples known now."""

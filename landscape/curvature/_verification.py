@@ -8,8 +8,8 @@ from landscape.curvature._convergence import negligible, select, slack
 from landscape.curvature._ritz_space import RitzSpace
 
 # Fewer steps than this do not show a missed eigenvalue.
-_LEAST_LOOK = 8
-_MOST_LOOK = 16
+LEAST_LOOK = 8
+MOST_LOOK = 16
 # A random direction has a component of at least a fiftieth of the usual size on an eigenvector, 98 times in a hundred.
 _UNLUCKY = 0.02
 # Values nearer than that many tolerances count as one where it is asked which of them may have a further copy.
@@ -18,7 +18,7 @@ _APART = 10
 
 def second_look(budget: int) -> int:
     """Products of a budget that are kept for a second look; none where it leaves too little for that."""
-    return 0 if budget < 2 * _LEAST_LOOK else min(_MOST_LOOK, max(_LEAST_LOOK, budget // 6))
+    return 0 if budget < 2 * LEAST_LOOK else min(MOST_LOOK, max(LEAST_LOOK, budget // 6))
 
 
 def evidence(diagonal: np.ndarray, off_diagonal: np.ndarray, at: float, size: int) -> float:
@@ -64,7 +64,7 @@ def look(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most
         For each of `wanted` one flag a pair: whether no eigenvalue turned up that should have come before it.
     """
     before = [_chosen(space, k, which) for k, which in wanted]
-    marks = _marks(space, wanted, tol)
+    places = marks(space, wanted, tol)
     most = min(most, space.capacity - sum(k for k, _ in wanted) - 1)
     if space.count + most > space.capacity:
         space.restart(outer(space.ritz()[0], wanted, space.capacity - most))
@@ -72,7 +72,7 @@ def look(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most
     for _ in range(most):
         space.grow(1)
         diagonal, off_diagonal = space.chain
-        if all(evidence(diagonal, off_diagonal, mark, space.size) <= _UNLUCKY**2 for mark in marks):
+        if all(evidence(diagonal, off_diagonal, mark, space.size) <= _UNLUCKY**2 for mark, _ in places):
             break
     return unmoved(before, space, wanted, tol)
 
@@ -109,31 +109,31 @@ def _chosen(space: RitzSpace, k: int, which: str) -> np.ndarray:
     return values[select(values, k, which)]
 
 
-def _marks(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float) -> list[float]:
+def marks(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float) -> list[tuple[float, int]]:
     """Return where a missed eigenvalue would be hardest to rule out.
 
     The first chain rules out what lies apart from its own Ritz values. What it cannot see are further eigenvalues at
     one of those, and of the innermost one these do not count.
 
     Returns:
-        Such values, for every group and end.
+        Such values for every group and end, each with 1 at the top and −1 at the bottom.
     """
     values = space.ritz()[0]
     least = negligible(values, tol)
-    marks = []
+    places: list[tuple[float, int]] = []
     for k, which in wanted:
         chosen = values[select(values, k, which)]
         if which == "LM":
             reach = _innermost(np.abs(chosen), tol, least)
-            marks += [reach, -reach]
+            places += [(reach, 1), (-reach, -1)]
             continue
         top = len(chosen) if which == "LA" else 0 if which == "SA" else len(chosen) - len(chosen) // 2
         if top:
-            marks.append(_innermost(chosen[:top], tol, least))
+            places.append((_innermost(chosen[:top], tol, least), 1))
         if top < len(chosen):
             bottom = chosen[top:][::-1] if which == "BE" else chosen
-            marks.append(-_innermost(-bottom, tol, least))
-    return marks
+            places.append((-_innermost(-bottom, tol, least), -1))
+    return places
 
 
 def _innermost(chosen: np.ndarray, tol: float, least: float) -> float:

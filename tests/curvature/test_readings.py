@@ -71,6 +71,41 @@ def test_blocks_have_groups_of_their_own(objective, name):
     _agree(operator, exact, left, right)
 
 
+@pytest.mark.parametrize("name", ["kept", "rebuilt", "some kept", "ggn", "empirical fisher"])
+def test_a_group_alone_is_multiplied_at_its_share_of_the_cost(objective, name):
+    operator = OPERATORS[name](objective)
+    weights = torch.tensor(objective.batch_weights, dtype=torch.float64)[:, None, None]
+    exact = parts(objective, OPERATORS[name]) / weights
+    vector = torch.randn(139, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert operator.groups_alone
+    before = operator.n_matvecs
+    for group, alone in enumerate(exact):
+        torch.testing.assert_close(operator.of_group(vector, group), alone @ vector, rtol=1e-8, atol=1e-10)
+    assert operator.n_matvecs == before + 1
+    for _ in range(4):
+        operator.of_group(vector, 2)  # a third each
+    assert operator.n_matvecs == before + 3
+    block = operator.restrict("2")
+    inside = block.pad(torch.ones(block.shape[0], dtype=torch.float64)).bool()
+    padded = torch.where(inside, vector, 0.0)
+    expected = (exact[1] @ padded)[inside]
+    torch.testing.assert_close(block.of_group(vector[inside], 1), expected, rtol=1e-8, atol=1e-10)
+    bias = block.restrict("*.bias")
+    only = bias.cut(torch.arange(block.shape[0]))
+    assert bias.of_group(vector[: len(only)], 3).shape == only.shape
+    unit = torch.eye(len(only), dtype=torch.float64)[0]
+    torch.testing.assert_close(
+        bias.of_group(unit, 3), exact[3][inside][:, inside][only][:, only[0]], rtol=1e-8, atol=1e-10
+    )
+
+
+def test_sums_and_differences_have_no_groups_alone(objective):
+    for operator in (OPERATORS["sum"](objective), hessian(objective, strategy="differences")):
+        assert not operator.groups_alone
+    with pytest.raises(NotImplementedError, match="one group of batches alone"):
+        OPERATORS["sum"](objective).of_group(objective.vector(), 0)
+
+
 def test_weight_decay_is_shared_out(objective):
     operator = hessian(objective).weight_decay(0.3)
     _, forms = operator.with_forms(torch.eye(139, dtype=torch.float64)[:, :4])
