@@ -16,7 +16,7 @@ _DEVIATIONS = 3.0
 # Where the groups scatter more than this, a part of the examples tells nothing.
 _MOST_BELOW = 0.5
 # Stricter than in a whole look: together with a group that sees too little, the risk is the same.
-_UNLUCKY = 0.01
+_UNLUCKY = 0.005
 
 
 def ruled_out(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most: int) -> bool:
