@@ -9,6 +9,8 @@ import pandas as pd
 
 from landscape.analysis._labels import sample_column, stderr_column
 
+_MEANING = "± 1 standard error"
+
 
 def error_bars(table: pd.DataFrame, name: str) -> np.ndarray:
     """Return the standard errors of a column, shape (rows,): √(s² + e²).
@@ -31,8 +33,8 @@ def error_bars(table: pd.DataFrame, name: str) -> np.ndarray:
 def draw_band(ax: Any, steps: Any, values: Any, errors: Any, color: str) -> None:
     """Draw ± one standard error around a line; nothing where no error is known.
 
-    Call it once the scale of the axis is set: on a logarithmic one a band that reaches zero ends at a tenth of the
-    value, for it would vanish altogether.
+    Call it once the scale of the axis is set (`lower_ends`), and before the legend, where the first band of an axis is
+    explained.
 
     Args:
         ax: The axes.
@@ -44,10 +46,20 @@ def draw_band(ax: Any, steps: Any, values: Any, errors: Any, color: str) -> None
     values, errors = np.asarray(values, dtype=np.float64), np.asarray(errors, dtype=np.float64)
     if not np.isfinite(errors).any():
         return
+    ax.fill_between(steps, lower_ends(ax, values, errors), values + errors, color=color, alpha=0.25, linewidth=0)
+    if _MEANING not in ax.get_legend_handles_labels()[1]:
+        ax.fill_between([], [], color="0.6", alpha=0.35, linewidth=0, label=_MEANING)
+
+
+def lower_ends(ax: Any, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Return the lower ends of ± one standard error, shape (n,).
+
+    On a logarithmic axis an end at or below zero would make the whole bar vanish: it becomes a tenth of the value.
+    """
     low = values - errors
     if ax.get_yscale() == "log":
         low = np.where(values > 0, np.maximum(low, values / 10), np.nan)
-    ax.fill_between(steps, low, values + errors, color=color, alpha=0.25, linewidth=0)
+    return low
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from landscape.analysis._error_bars import draw_band
+from landscape.analysis._error_bars import draw_band, lower_ends
 from landscape.analysis._labels import label_of
 from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._stability import Threshold, preconditioned_threshold, stability_threshold
@@ -136,9 +136,10 @@ def _draw_loss(ax: Any, data: xr.Dataset) -> None:
         return
     other = ax.twinx()
     values, errors = data["gradient_noise_scale"].values, data["gradient_noise_scale_stderr"].values
-    other.errorbar(steps, values, errors, color=GREY, fmt=".", capsize=2, label="gradient noise scale")
+    log_where_positive(other, values[np.isfinite(values)])
+    ends = np.stack([values - lower_ends(other, values, errors), errors])
+    other.errorbar(steps, values, ends, color=GREY, fmt=".", capsize=2, label="gradient noise scale")
     other.set_ylabel("noise scale (examples)")
     other.spines["right"].set_visible(True)
-    log_where_positive(other, values[np.isfinite(values)])
     handles, labels = other.get_legend_handles_labels()
     ax.plot([], [], ".", color=handles[0].lines[0].get_color(), label=labels[0])

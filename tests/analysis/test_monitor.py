@@ -72,7 +72,9 @@ def test_bands_are_one_standard_error_over_examples() -> None:
         lambda_max=(9.0, 12.0, 20.0),
     )
     above, middle, below = plot_monitor(run)
-    (band,) = above.collections
+    band, explained = above.collections
+    assert explained.get_label() == "± 1 standard error"
+    assert band.get_label() not in [one.get_text() for one in above.get_legend().get_texts()]
     corners = np.concatenate([path.vertices for path in band.get_paths()])
     first = corners[corners[:, 0] == 10.0][:, 1]
     assert (first.min(), first.max()) == pytest.approx((0.75, 1.25))
@@ -81,6 +83,20 @@ def test_bands_are_one_standard_error_over_examples() -> None:
     assert (last.min(), last.max()) == pytest.approx((3.0, 70.0))
     assert not middle.collections
     assert not below.collections
+
+
+def test_bars_of_the_noise_scale_that_reach_zero_keep_their_stem() -> None:
+    run = recorded(
+        {"name": "SGD"},
+        lambda_max=(1.0, 1.0, 1.0),
+        gradient_noise_scale=(10.0, 200.0, np.nan),
+        gradient_noise_scale_stderr=(3.0, 900.0, np.nan),
+    )
+    below = plot_monitor(run)[2]
+    (bars,) = (one for one in below.figure.axes[-1].containers)
+    stems = [path.vertices[:, 1] for path in bars.lines[2][0].get_paths()]
+    np.testing.assert_allclose(stems[0], [7.0, 13.0])
+    np.testing.assert_allclose(stems[1], [20.0, 1100.0])  # on a logarithmic axis down to a tenth of the value
 
 
 def test_adam_has_its_line_on_the_preconditioned_sharpness() -> None:
