@@ -27,7 +27,7 @@ def ruled_out(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float,
     the complement of the space has an eigenvalue of at least vᵀAv. So a chain of A in the complement, from a random
     start, must meet one not far below λ; the `evidence` that it does not rules out v. The chain costs the group's
     share of as many products. Where it meets such an eigenvalue nothing is known, as that may be one of the group's
-    own: then the whole look must follow.
+    own: then the whole look must follow, and begins half from what the chain met.
 
     Args:
         space: The space; it keeps what it had, but is restarted where the chain finds no room.
@@ -62,7 +62,7 @@ def ruled_out(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float,
         if all(evidence(diagonal, off_diagonal, place, space.size) <= _UNLUCKY**2 for place in sought):
             found = True
             break
-    space.forget_chain()
+    space.forget_chain(hint=not found)
     return found
 
 

@@ -55,6 +55,8 @@ class RitzSpace:
         self._first_chain = True
         self.forms = BatchForms(operator.clusters)
         self._group: int | None = None  # whose examples alone the present chain is of
+        self._hint: torch.Tensor | None = None  # where the next fresh chain may meet something
+        self.start_size = self.size  # P over the part of the present chain's start that is random
 
     @property
     def basis(self) -> torch.Tensor:
@@ -158,10 +160,14 @@ class RitzSpace:
                 break
         return vector, numbers[: self.count], rest
 
-    def _fresh(self) -> torch.Tensor:
+    def _fresh(self, hint: torch.Tensor | None = None) -> torch.Tensor:
         direction = torch.randn(self.size, generator=self._generator, dtype=torch.float32).to(self._basis)
         direction = self._orthogonalise(direction)[0]
-        return direction.div_(torch.linalg.vector_norm(direction))
+        direction.div_(torch.linalg.vector_norm(direction))
+        if hint is not None:  # half of the direction stays random, which is what evidence rests on
+            direction = self._orthogonalise(direction.add_(hint))[0]
+            direction.div_(torch.linalg.vector_norm(direction))
+        return direction
 
     def inject(self, start: torch.Tensor | None = None, group: int | None = None) -> np.ndarray:
         """Begin a new chain orthogonal to the basis; the residual of the old one is dropped.
@@ -179,8 +185,13 @@ class RitzSpace:
         self.forms.end_first_chain()
         self._lost.append(self._tail)
         self._group = group
+        self.start_size = self.size
         if start is None:
-            self._next, inside = self._fresh(), np.append(np.zeros(self.count), 1.0)
+            hint = None
+            if group is None:
+                hint, self._hint = self._hint, None
+            self.start_size *= 1 if hint is None else 2
+            self._next, inside = self._fresh(hint), np.append(np.zeros(self.count), 1.0)
         else:
             direction, coefficients, (norm,) = self._orthogonalise(start.to(self._basis))
             self._next, inside = direction.div_(norm), np.append(coefficients, norm)
@@ -190,8 +201,17 @@ class RitzSpace:
         self._ritz = None
         return inside
 
-    def forget_chain(self) -> None:
-        """Take back the last `inject` and what grew from it; no steps can follow but those of another chain."""
+    def forget_chain(self, hint: bool = False) -> None:
+        """Take back the last `inject` and what grew from it; no steps can follow but those of another chain.
+
+        Args:
+            hint: Whether the next fresh chain begins half from the chain's outermost Ritz vector of either sign.
+        """
+        if hint and self.count > self._chain:
+            values, vectors = np.linalg.eigh(self._projected[self._chain : self.count, self._chain : self.count])
+            outer = vectors[:, [-1, 0] if values[0] < 0 < values[-1] else [-1]].sum(axis=1)
+            along = torch.as_tensor(outer, dtype=self._basis.dtype, device=self._basis.device)
+            self._hint = torch.mv(self._basis[self._chain : self.count].T, along / torch.linalg.vector_norm(along))
         if self._group is not None and self._operator.clusters is not None:
             self.steps += math.ceil((self.count - self._chain) * self._operator.clusters.shares[self._group] - 1e-9)
             self._group = None

@@ -32,7 +32,7 @@ def evidence(diagonal: np.ndarray, off_diagonal: np.ndarray, at: float, size: in
         diagonal: Of the chain's tridiagonal matrix, shape (s,).
         off_diagonal: Beside the diagonal, the norm of the residual last, shape (s,).
         at: The eigenvalue λ in question.
-        size: Dimension P.
+        size: Dimension P; 2P where half of the start is random, for its component is half as large in the mean.
 
     Returns:
         P/Σ p_j(λ)²: the component's squared size, in units of the usual one, that the start would have at most.
@@ -52,7 +52,8 @@ def look(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most
 
     A Krylov space holds one vector of a multiple eigenvalue, and none to which its start vector is orthogonal. What
     it does hold is out of the way of the new chain, so a further copy stands far out there, and few steps suffice:
-    they end as soon as the `evidence` says that nothing was missed.
+    they end as soon as the `evidence` says that nothing was missed. Half of the direction may be a hint of the look
+    at a part of the examples; the other half is random.
 
     Args:
         space: The space, which grows by the steps taken.
@@ -72,7 +73,7 @@ def look(space: RitzSpace, wanted: tuple[tuple[int, str], ...], tol: float, most
     for _ in range(most):
         space.grow(1)
         diagonal, off_diagonal = space.chain
-        if all(evidence(diagonal, off_diagonal, mark, space.size) <= _UNLUCKY**2 for mark, _ in places):
+        if all(evidence(diagonal, off_diagonal, mark, space.start_size) <= _UNLUCKY**2 for mark, _ in places):
             break
     return unmoved(before, space, wanted, tol)
 

@@ -92,6 +92,18 @@ def test_the_whole_look_goes_on_from_an_untouched_space():
     np.testing.assert_allclose(space.ritz()[0][::-1][2:4], 1.5, rtol=0.05)
 
 
+def test_the_whole_look_begins_where_a_group_met_something():
+    found = operator(1.5)
+    missed = torch.linalg.eigh(found.matrix)[1][:, [-4, -3]]
+    for seed in range(3):
+        space = space_of(found, seed)
+        outside = missed - space.basis.T @ (space.basis @ missed)
+        copy = torch.linalg.svd(outside, full_matrices=False)[0][:, 0]  # the one vector of 1.5 that the space lacks
+        assert not ruled_out(space, WANTED, 1e-3, 8)
+        space.inject()
+        assert float(space._next @ copy) ** 2 > 0.1  # of a random direction 1/400
+
+
 def test_few_groups_or_a_wide_scatter_tell_nothing_and_cost_nothing():
     for found in (operator(groups=3), operator(noise=0.3)):
         space = space_of(found)
