@@ -160,7 +160,10 @@ def _accelerator_generators() -> Callable[[], None]:
     Returns:
         A function without arguments.
     """
-    device = torch.accelerator.current_accelerator()
+    try:
+        device = torch.accelerator.current_accelerator()
+    except RuntimeError:  # torch 2.6, where later versions return None
+        device = None
     module: Any = None if device is None else torch.get_device_module(device)
     if module is None or not getattr(module, "is_initialized", torch.accelerator.is_available)():
         return lambda: None

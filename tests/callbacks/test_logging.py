@@ -114,7 +114,7 @@ def test_no_missing_and_no_failed_measurement_ends_a_training_or_is_the_best(tmp
         trainer = fit(tmp_path, rising, stops, saves, validation=validation, **options)
     data = rows(trainer, "hessian_spectrum")
     good = data["lambda_max"].values[data["status"].values == "ok"]
-    assert stops.stopping_reason_message is None or len(good) >= 3
+    assert stops.stopped_epoch == 0 or len(good) >= 3
     assert len(saves.best_k_models) == min(2, len(good))
     assert all(float(score) in good.astype(np.float32) for score in saves.best_k_models.values())
     assert torch.isfinite(trainer.callback_metrics["landscape/lambda_max"])
