@@ -127,6 +127,10 @@ def as_outputs(tensors: Iterable[torch.Tensor]) -> list[Any]:
 
 @functools.cache
 def _takes_edges() -> bool:
+    # In torch 2.6 an edge does not keep the graph behind a Python autograd function alive: differentiating it ends the
+    # process. Later edges have a token that keeps it.
+    if "ownership_token" not in GradientEdge._fields:
+        return False
     x = torch.ones(1, requires_grad=True)
     try:
         torch.autograd.grad([get_gradient_edge(2 * x)], [x], [torch.ones(1)])

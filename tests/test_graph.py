@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import weakref
 
 import pytest
@@ -108,5 +109,37 @@ def test_gradients_are_differentiated_again_without_their_numbers(edges, monkeyp
     assert all(torch.allclose(a[1], 2 * b, rtol=1e-5) for a, b in zip(batched, exact, strict=True))
 
 
-def test_this_release_of_torch_takes_edges_where_it_should():
-    assert _graph._takes_edges() == (tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7))
+def test_this_release_of_torch_takes_edges_where_they_keep_their_graph():
+    assert _graph._takes_edges() == ("ownership_token" in torch.autograd.graph.GradientEdge._fields)
+
+
+def test_the_graph_behind_a_python_function_outlives_its_gradient():
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return Square.apply(x, grad)
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, grad):
+            ctx.save_for_backward(x, grad)
+            return 3 * x**2 * grad
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            x, grad = ctx.saved_tensors
+            return 6 * x * grad * cotangent, None
+
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(Cube.apply(x).sum(), x, create_graph=True)
+    roots = as_outputs([gradient])
+    del gradient
+    gc.collect()
+    (found,) = torch.autograd.grad(roots, [x], [torch.ones(2)])
+    assert found.tolist() == [6.0, 12.0]
