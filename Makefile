@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two test processes share two cores; more threads in each would only fight. Each begins with half of the tests, so that
-# what a file prepares is prepared once, and takes over from the other at the end.
-THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# what a file prepares is prepared once, and takes over from the other at the end. Compiled code is kept: many tests
+# start a process, which would compile the package again.
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 TWO := -n 2 --dist worksteal
 
 .PHONY: demo test test-slow test-oldest test-newest test-field docs bench lint format clean help

@@ -103,16 +103,16 @@ class Pairs:
 
     def __init__(self):
         self.generator = np.random.default_rng(3)
-        self.order = list(range(0, 48, 2))
+        self.order = list(range(0, 24, 2))
 
     def __iter__(self):
         self.generator.shuffle(self.order)
         random.shuffle(self.order)
-        for index in torch.randperm(24).tolist():
+        for index in torch.randperm(12).tolist():
             yield [self.order[index], self.order[index] + 1]
 
     def __len__(self):
-        return 24
+        return 12
 
 
 def own_batches(**options):

@@ -75,7 +75,7 @@ def same_rows(one, other, skip=("wall_seconds",)):
             np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=f"{group}/{name}")
 
 
-@pytest.mark.parametrize("where", ["default", "explicit"])
+@pytest.mark.parametrize("where", ["default", pytest.param("explicit", marks=pytest.mark.slow)])
 def test_resuming_equals_not_stopping(tmp_path, where):
     def callbacks(folder):
         path = None if where == "default" else tmp_path / folder / "explicit.h5"
