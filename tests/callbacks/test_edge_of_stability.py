@@ -106,7 +106,13 @@ def line_search(objective, seen, step, lr):
     weights, update = seen.before[step], seen.after[step] - seen.before[step]
     start = float(objective.loss(weights))
     with objective.session():
-        for rate in lr * np.geomspace(0.3, 1000, 1500):  # 0.5 % apart
-            if float(objective.loss(weights + rate / lr * update)) > start:
-                return 2 / rate
-    raise AssertionError("the loss never rises along the update")
+
+        def first_rise(rates):
+            losses = (float(objective.loss(weights + rate / lr * update)) for rate in rates)
+            return next(index for index, loss in enumerate(losses) if loss > start)
+
+        rates = lr * np.geomspace(0.3, 1000, 400)  # 2 % apart
+        rise = first_rise(rates)
+        assert rise > 0
+        rates = np.linspace(rates[rise - 1], rates[rise], 9)
+        return 2 / rates[first_rise(rates)]
