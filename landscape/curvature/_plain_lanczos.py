@@ -97,7 +97,7 @@ class Distinct:
 
     Attributes:
         values: The values, ascending, shape (m,).
-        residuals: Bounds on ‖Hv − λv‖ of their Ritz vectors, shape (m,).
+        residuals: Bounds on ‖Hv − λv‖ of their Ritz vectors, at least the rounding of √m steps, shape (m,).
         coefficients: Coefficients of the Ritz vectors in the Lanczos directions, in columns, shape (steps, m).
         n_ghosts: Number of eigenvalues that were left out as ghosts.
     """
@@ -136,7 +136,9 @@ def distinct(diagonal: np.ndarray, couplings: np.ndarray, eps: float, size: int)
     starts = np.flatnonzero(np.append(True, np.diff(values) > _COPIES * eps * scale))
     groups = np.split(np.arange(len(values)), starts[1:])
     best = np.array([members[int(np.argmin(bounds[members]))] for members in groups])
-    weights, residuals = np.add.reduceat(weights, starts), np.hypot(bounds[best], eps * scale)
+    # The rounding of every step moves T by about eps times the norm.
+    rounding = eps * scale * len(diagonal) ** 0.5
+    weights, residuals = np.add.reduceat(weights, starts), np.hypot(bounds[best], rounding)
     apart = np.abs(values[best][:, None] - values[best][None, :])
     copies = ((apart <= residuals[:, None]) & (residuals[None, :] < residuals[:, None] / 10)).any(axis=1)
     ghosts = (weights < _GHOST * eps**2) | (copies & (weights < _UNLUCKY**2 / size))
