@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -18,6 +19,17 @@ import torch
 # `python -m pytest` puts the checkout first on the path. Its folder `landscape` has no `callbacks`, which are mapped
 # into the package when it is installed; so where an install stands beside the checkout, the install is tested.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parents[1]]
+
+
+# The thousands of tests and what they import stay until the end: the collector need not look through them.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Switch the garbage collector on for what the tests make."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def _load(name: str) -> ModuleType:

@@ -75,7 +75,7 @@ def run_cli(tmp_path, namespace, entries, *command, **trainer):
     )
 
 
-@pytest.mark.parametrize("namespace", CLI)
+@pytest.mark.parametrize("namespace", ["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)])
 def test_all_of_them_with_all_their_arguments(tmp_path, namespace):
     entries = [{"class_path": f"landscape.callbacks.{name}", "init_args": COMMON | own} for name, own in OWN.items()]
     cli = run_cli(tmp_path, namespace, entries, "fit")

@@ -78,7 +78,8 @@ def every_rung(seed: int) -> list[tuple[float, float, float]]:
     return rungs
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_the_bowl_against_the_whole_ladder(seed):
     stand = bowl(seed)
     result = bits(stand)
