@@ -1,4 +1,4 @@
-"""What an autograd graph tells before it is run: its memory, its kinks, and whether it ends early."""
+"""Read from an autograd graph before it is run: its memory, its kinks, and whether it can be differentiated again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _KINKED = (
 _BATCHED_SLOWLY = ("Convolution", "MkldnnConvolution", "CudnnConvolution", "CudnnRnn", "MkldnnRnn")
 # Mean bytes a node up to which columns go together; an accelerator starts an operation in the time it reads megabytes.
 _LARGEST_NODE: dict[str, int] = collections.defaultdict(lambda: 4 * 2**20, cpu=8 * 2**10)
-# What torch puts where a function allows one differentiation only.
+# The names of the nodes that torch inserts where a function can be differentiated only once.
 _STUBS = ("Error", "DelayedError", "NotImplemented")
 
 
@@ -93,9 +93,9 @@ def kinks(roots: Iterable[torch.Tensor]) -> list[str]:
 def batches_well(roots: Iterable[Root], size: int, device: str = "cpu") -> bool:
     """Whether many products at once are likely to be cheaper than one by one.
 
-    They are where the time goes into starting operations, not into running them: eight columns together were 2.9 times
-    as fast where a node held 1 kB on average, as fast at 9 kB, and slower at 17 kB and in every convolution (float32,
-    one CPU thread).
+    They are cheaper where starting operations takes longer than running them. Measured on one CPU thread in float32:
+    eight columns together were 2.9 times as fast where a node held 1 kB on average. They were equally fast at 9 kB,
+    and slower at 17 kB and in every convolution.
 
     Args:
         roots: Tensors with the graph.

@@ -1,8 +1,8 @@
 """Measure without leaving a trace: one context manager that puts back everything a measurement could disturb.
 
-A training step run outside its turn changes more than one expects: dropout and samplers draw from global generators,
-metrics count, modules append to lists, batch normalisation moves its averages. `isolated` records all of it on entry
-and restores it on exit, also when the measurement raises.
+An additional training step changes more than the loss shows. Dropout and samplers draw from global generators, metrics
+count, modules append to lists, and batch normalisation moves its averages. `isolated` records all of it on entry and
+restores it on exit, also when the measurement raises.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from landscape._private import attached_trainer, eager, registries
 from landscape._snapshot import Snapshot
 from landscape._tensor_state import TensorState
 
-# What Lightning writes to from within a training step; the session mutes them instead of restoring them.
+# Methods that a training step calls to write to loggers. They are silenced, since written lines cannot be taken back.
 _MUTED = ("log", "log_dict", "print")
 
 
@@ -31,11 +31,14 @@ def isolated(
 ) -> Iterator[None]:
     """Restore on exit whatever a measurement on `module` may disturb.
 
-    Restored: parameters, buffers, `.grad`, `requires_grad` and train/eval flags of all submodules; plain Python state
-    of the modules and of `objects` (counters, lists, torchmetrics states, own random generators); the global random
-    generators of torch (CPU and accelerator), numpy and Python. Within the context gradients are enabled,
-    inference mode and autocast are off, and the `log`, `log_dict` and `print` methods and the loggers of
-    LightningModules are silent.
+    These are restored:
+
+    - parameters, buffers, `.grad`, `requires_grad` and train/eval flags of all submodules;
+    - plain Python state of the modules and of `objects`: counters, lists, torchmetrics states, own random generators;
+    - the global random generators of torch (CPU and accelerator), numpy and Python.
+
+    Within the context gradients are enabled, and inference mode and autocast are off. The methods `log`, `log_dict` and
+    `print` and the loggers of LightningModules are silent.
 
     Memory: a copy of the parameters, of their gradients and of the buffers while the context is open; without one of
     the gradients where they are set aside.
@@ -122,7 +125,7 @@ class _Tensors:
             part.training = training
         for table, entries in self.registered:
             if list(table.keys()) == list(entries):
-                # One by one: the tables of scripted modules have neither clear nor update.
+                # The tables of scripted modules have neither clear nor update, so entries are set one by one.
                 for name, own in entries.items():
                     if table[name] is not own:
                         table[name] = own

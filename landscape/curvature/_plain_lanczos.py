@@ -111,15 +111,15 @@ class Distinct:
 def distinct(diagonal: np.ndarray, couplings: np.ndarray, eps: float, size: int) -> Distinct:
     """Tell the eigenvalues of a Lanczos matrix from copies and ghosts, by the test of Cullum and Willoughby.
 
-    Copies of one eigenvalue agree to rounding and count once. A ghost is a copy on its way: an eigenvalue of T that
-    stays one when the first row and column of T are left out. Such a one has hardly a component on the start vector.
-    Its weight (squared first component, summed over copies) begins at about eps² and grows while the copy converges;
-    an eigenvalue of the operator has about 1/P. So a value is a ghost where its weight is below 10 eps², or where it is
-    below 4·10⁻⁴/P and a value that is known ten times better lies within its residual.
+    Copies of one eigenvalue agree to rounding and count once. A ghost is a copy that has not converged yet. It is an
+    eigenvalue of T, and also of T without its first row and column. The weight of a value is its squared first
+    component, summed over copies. A ghost's weight begins at about eps² and grows while the copy converges; an
+    eigenvalue of the operator has a weight of about 1/P. A value is left out as a ghost in two cases: its weight is
+    below 10 eps², or its weight is below 4·10⁻⁴/P and a value that is known ten times better lies within its residual.
 
     Args:
         diagonal: Diagonal of T, shape (m,).
-        couplings: Beside the diagonal, the norm of the residual last, shape (m,).
+        couplings: Off-diagonal of T, and as the last entry the norm of the residual, shape (m,).
         eps: Rounding unit of the vectors.
         size: Dimension P of the operator.
 
@@ -127,7 +127,7 @@ def distinct(diagonal: np.ndarray, couplings: np.ndarray, eps: float, size: int)
         The eigenvalues.
 
     Source: Cullum & Willoughby 1981, J. Comput. Phys. 44, 329-358, where the matrix without its first row is
-    diagonalised too; the weights tell the same.
+    diagonalised too; the weights decide the same without it.
     """
     values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, couplings[:-1])
     scale = float(np.abs(values).max(initial=0.0))
