@@ -22,7 +22,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY)  ## train on digits, measure, draw the pictures (under 3 minutes on 2 cores)
 	$(BIN)/landscape demo --out demo
 
-test: $(READY)  ## the fast tests (5 to 8 minutes on 2 cores)
+test: $(READY)  ## the fast tests (about 5 minutes on 2 cores)
 	$(THREADS) $(BIN)/python -m pytest $(TWO) -m "not slow and not field"
 
 test-slow: $(READY)  ## the long tests: kills, whole trainings, calibration

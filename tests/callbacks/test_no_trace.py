@@ -93,7 +93,7 @@ def test_augmentation_from_the_datasets_own_generator_in_the_middle_of_an_epoch(
     check(tmp_path, everything(every_n_steps=2), noise=0.3)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_persistent_workers_in_the_middle_of_an_epoch(tmp_path, noise):
     check(tmp_path, everything(every_n_steps=2), noise=noise, workers=1)
 

@@ -127,6 +127,7 @@ def test_a_stream_that_is_another_networks_or_longer(certificate, cases, verdict
         assert "not the one of the network" in found.reason or "damaged" in found.reason
 
 
+@pytest.mark.slow
 def test_a_thousand_flipped_bits_of_the_file_under_a_new_checksum_claim_nothing_false(certificate, verdict):
     content = certificate.to_bytes()[:-32]
     fields = [field.name for field in dataclasses.fields(certificate)]

@@ -138,6 +138,7 @@ def test_from_a_checkpoint_or_a_run(runner, folder, source):
     assert "these are not the examples of the certificate" in other.stdout
 
 
+@pytest.mark.slow
 def test_verification_in_a_fresh_process(runner, folder):
     options = ("--model", "mine.py:Lit", "--out", "fresh.lsc")
     assert invoke(runner, folder, "model.ckpt", *options).exit_code == 0

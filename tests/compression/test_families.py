@@ -202,6 +202,7 @@ def test_finer_knobs_take_more_bits(family):
     assert lengths == sorted(lengths)
 
 
+@pytest.mark.slow
 @families
 def test_kraft_over_all_small_messages(family):
     """Every tensor of these shapes and elements, at every knob: prefix-free, and of sum at most 1."""

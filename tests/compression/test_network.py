@@ -154,6 +154,7 @@ def counted(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.cross_entropy(scores, labels)
 
 
+@pytest.mark.slow
 def test_a_million_parameters_on_1400_examples_take_at_most_40_passes():
     images, labels = load_digits(return_X_y=True)
     small = torch.tensor(images[:1400] / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)

@@ -190,6 +190,7 @@ def test_shares_of_the_tensors():
         assert share == pytest.approx(np.array(alone), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_measured_rungs_are_the_ladders_own():
     stand = bowl()
     result = bits(stand)

@@ -92,6 +92,7 @@ def stationary_mean(nbeta: float, gamma: float, step: float) -> float:
     return float(law @ kernel @ grid**4 / 4)
 
 
+@pytest.mark.slow
 def test_repeated_numbers_are_honest_where_no_loss_is_quadratic():
     """Each parameter's own law is that of independent noise, so λ̂ is exact; the standard error sees the rest."""
     size, nbeta, gamma, step = 2**14, 10.0, 1.0, 0.04
