@@ -15,6 +15,7 @@ from landscape.callbacks._arguments import check_batches, check_path, known_argu
 from landscape.callbacks._averaged import average_for, averager_before
 from landscape.callbacks._bases import CallbackBase
 from landscape.callbacks._failing import Failures, failed_status, sentence
+from landscape.callbacks._large_models import give_back
 from landscape.callbacks._logging import ScalarLog
 from landscape.callbacks._parts import Parts
 from landscape.callbacks._recording import Recording
@@ -253,7 +254,11 @@ class LandscapeCallback(Recording, CallbackBase):
         with objective.session():
             train, held = self._evaluated(session, objective, held_out, where)
             row |= losses(train, held)
-            return self.take(objective, held_out, train, trainer)
+            give_back(objective)
+            try:
+                return self.take(objective, held_out, train, trainer)
+            finally:
+                give_back(objective)
 
     def _placed(
         self, trainer: Any, objective: Objective, held_out: Objective | None

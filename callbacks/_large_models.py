@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+from collections.abc import Callable
+
 from landscape._errors import MeasurementError
 from landscape._graph import saved_bytes
 from landscape._groups import cut
@@ -38,6 +42,26 @@ def unasked_budget(objective: Objective) -> int:
 def graphs_budget(objective: Objective, memory_budget: int) -> int:
     """Return the bytes that kept graphs may take where no budget is given: of large models a sixth of the vectors'."""
     return MEMORY_BUDGET if objective.n_parameters < _LARGE else memory_budget // _SHARE
+
+
+def give_back(objective: Objective) -> None:
+    """Return memory that was freed to the system: the C library keeps up to four times the weights of a large model.
+
+    Args:
+        objective: The measured loss.
+    """
+    if objective.n_parameters >= _LARGE and objective.device.type == "cpu":
+        _trim()(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int]:
+    # glibc alone has this function; other C libraries decide by themselves.
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return lambda _: 0
+    return found
 
 
 def fitting(objective: Objective, memory_budget: int) -> Objective:

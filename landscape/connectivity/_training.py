@@ -19,6 +19,7 @@ from landscape.objective import Objective
 
 STEPS = 1000
 LEARNING_RATE = 0.01
+_FUSED = ("cpu", "cuda")  # devices that have a fused Adam
 
 
 @of_objective
@@ -131,13 +132,20 @@ def curve_loss(
     The gradients are multiplied by `scale`.
     """
     total = torch.zeros((), dtype=objective.dtype, device=objective.device)
-    gradient = torch.zeros(objective.n_parameters, dtype=objective.dtype, device=objective.device)
+    # Its pages are taken up when the numbers come, and the graph is gone by then.
+    gradient = torch.empty(objective.n_parameters, dtype=objective.dtype, device=objective.device)
     with objective.processes.summed(total, gradient):
+        found: tuple[torch.Tensor, ...] = ()
         if index in objective.own:  # whoever has the batch; the others hear of it
             parameters = [part.requires_grad_(True) for part in objective.layout.unflatten(curve.point(t))]
             loss = objective.batch_loss(index, parameters, buffers_at(curve, t, curve.batchnorm))
             total += loss.detach()
-            objective.add(gradient, torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+            found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+            del loss, parameters
+        gradient.zero_()
+        if found:
+            objective.add(gradient, found)
+        del found
     # γ is linear in its control points, so the chain rule is one factor a bend.
     *others, last = (coefficient * scale for coefficient in curve.coefficients(t)[1:-1])
     return total, [*(factor * gradient for factor in others), gradient.mul_(last)]
@@ -153,7 +161,9 @@ def _descend(
     progress: bool | None,
 ) -> None:
     generator = np.random.default_rng(seed)
-    adam = torch.optim.Adam(list(bends), lr=learning_rate)
+    # The fused form holds no vector beside the two moments, the others two more.
+    fused = objective.device.type in _FUSED or None
+    adam = torch.optim.Adam(list(bends), lr=learning_rate, fused=fused)
     indices = batch_order(objective, generator)
     count = sum(weight > 0 for weight in objective.batch_weights)
     hidden = None if progress is None else not progress
