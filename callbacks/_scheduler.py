@@ -214,7 +214,9 @@ class Scheduler:
         with self.clock.measuring(lambda seconds: pot.charge(None, seconds)), contextlib.suppress(Exception):
             with session.processes.together():
                 objective = look(packed=False)
-            if session.processes.size == 1 and effort.examples == LEAST_EXAMPLES and callback.batches is None:
+            small = effort.examples == LEAST_EXAMPLES and callback.batches is None
+            # Steps of chains and curves take one batch each, and would take all examples.
+            if small and session.processes.size == 1 and not callback.work().batch_gradients:
                 if callback.measured not in self._packs:
                     self._packs[callback.measured] = False
                     self._packs[callback.measured] = packable(objective, lambda: look(packed=True))

@@ -155,6 +155,25 @@ def test_smallest_forms_of_all_measures(tmp_path, given):
     assert path.reduced.values[0] == "points=7, curve_steps=30, examples=128"
 
 
+@pytest.mark.parametrize(("work", "batches"), [(Work(gradients=9.0), 1), (Work(batch_gradients=9.0), 8)])
+def test_steps_of_one_batch_keep_the_batches_of_the_training(tmp_path, work, batches):
+    seen = []
+
+    class Looks(Weighs):
+        def work(self):
+            return work
+
+        def measure(self, objective, held_out, trainer):
+            seen.append(objective.batch_sizes)
+            return super().measure(objective, held_out, trainer)
+
+    seed_all()
+    trainer = make_trainer(tmp_path, [Looks(every_n_epochs=1, examples=512, overhead=1e-6)], max_epochs=2)
+    trainer.fit(Steps(), loader(640))
+    assert [sum(sizes) for sizes in seen] == [128, 128]
+    assert [len(sizes) for sizes in seen] == [batches, batches]
+
+
 def test_lines_at_the_start_and_at_the_end(tmp_path, caplog):
     logger = logging.getLogger("pytorch_lightning")
     logger.setLevel(logging.INFO)
