@@ -173,7 +173,7 @@ def plan(
 def _row(callback: LandscapeCallback, member: Member, pot: Pot | None, vector: int, batches: int) -> PlanRow:
     form, examples, events, reduced = member.forms[0], member.examples, member.events, ""
     if pot is not None and pot.choice is not None:
-        form, examples = member.form(pot.choice.form), member.fewer(pot.choice.halvings)
+        form, examples = member.form(pot.choice.form), member.fewer(pot.choice)
         events = pot.events(member, pot.choice)
         reduced = member.effort(form, examples).words()
     with changed(callback, form):

@@ -86,13 +86,14 @@ class Member:
         fewer = examples is not None and (self.examples is None or examples < self.examples)
         return Effort(form, examples if fewer else None, self.factor * self.seconds(form, examples if fewer else None))
 
-    def fewer(self, halvings: int) -> int | None:
-        """Return the examples after some halvings, at least those of the smallest form; None for all."""
-        if not halvings:
+    def fewer(self, choice: Choice) -> int | None:
+        """Return the examples of a choice; None for all."""
+        if not choice.halvings:
             return self.examples
+        least = LEAST_EXAMPLES >> choice.scarce
         if self.examples is None:
-            return LEAST_EXAMPLES * 2 ** max(_HALVINGS - halvings, 0)
-        return max(min(self.examples, LEAST_EXAMPLES), self.examples // 2**halvings)
+            return least * 2 ** max(_HALVINGS - choice.halvings, 0)
+        return max(min(self.examples, least), self.examples // 2**choice.halvings)
 
 
 _HALVINGS = 4  # of a number of examples that is not known
@@ -104,25 +105,30 @@ class Choice:
 
     Attributes:
         form: 0 as asked, 1 with fewer probes and draws, 2 the smallest form.
-        halvings: How often the number of examples is halved.
+        halvings: How often the number of examples is halved, down to 128.
         events: Events that the choice has room for, at least.
+        scarce: How often the 128 examples of the smallest form are halved.
     """
 
     form: int = 0
     halvings: int = 0
     events: float = math.inf
+    scarce: int = 0
 
 
 LEAST = Choice(2, 64, 2)
+_SCARCE = 2  # halvings below the examples of the smallest form
+_PATIENCE = 2.0  # seconds in all up to which the examples of the smallest form are not halved
 
 
 class Pot:
     """Seconds that some callbacks may take together: a share of the training's own time.
 
     The order in which things are given up: probes and draws; events, down to ten; examples, halved down to 128; events,
-    down to the first and the last; at last the smallest form of each measure. The choice is made at the first event
-    and then holds, so that rows of one run compare. Later only events are left out, evenly over the training. The
-    last event takes the smallest form where the chosen one does not fit any more.
+    down to the first and the last; then all but the smallest form of each measure; at last examples again, down to 32,
+    where the smallest forms of the whole fit take more than two seconds. The choice is made at the first event and then
+    holds, so that rows of one run compare. Later only events are left out, evenly over the training. The last event
+    takes the smallest form where the chosen one does not fit any more.
 
     Args:
         share: Allowed seconds of measurement for each second of training.
@@ -157,7 +163,7 @@ class Pot:
             self.choice = self.choose(now) if self._firm else LEAST
             self._began = min(now.done, self._began)
         assert self.choice is not None
-        examples, chosen = member.fewer(self.choice.halvings), self.choice.form
+        examples, chosen = member.fewer(self.choice), self.choice.form
         richer = [(member.form(each), examples) for each in range(chosen + 1)]
         if member.at_the_end:
             return self._last(member, now, [(form, examples) for form in member.forms])
@@ -183,16 +189,20 @@ class Pot:
         halvings = _HALVINGS if most > 2**60 else max(0, math.ceil(math.log2(max(most / LEAST_EXAMPLES, 1))))
         ladder = [Choice(0, 0, asked), Choice(1, 0, asked), Choice(1, 0, _CURVE)]
         ladder += [Choice(1, halving, _CURVE) for halving in range(1, halvings + 1)]
+        scarce = [dataclasses.replace(LEAST, scarce=halving) for halving in range(_SCARCE + 1)]
         ladder += [Choice(1, halvings, 2)]
         allowed = self.share * now.expected - self.spent
-        return next((choice for choice in ladder if self.total(choice) <= allowed), dataclasses.replace(LEAST))
+        return next(
+            (choice for choice in ladder if self.total(choice) <= allowed),
+            next((choice for choice in scarce if self.total(choice) <= max(allowed, _PATIENCE)), scarce[-1]),
+        )
 
     def total(self, choice: Choice) -> float:
         """Return the expected seconds of all events of a choice."""
         total = 0.0
         for member in self.members:
             events = self.events(member, choice)
-            cost = member.cost(member.form(choice.form), member.fewer(choice.halvings))
+            cost = member.cost(member.form(choice.form), member.fewer(choice))
             total += cost * events if cost else 0.0
         return total
 
@@ -229,7 +239,8 @@ class Pot:
         """Return the first of the wanted efforts that what is left can pay, else the smallest."""
         left = self.share * now.expected - self.spent - self._reserve(member)
         found = next((each for each in wanted if member.cost(*each) <= left), None)
-        least = member.forms[-1], member.fewer(LEAST.halvings)
+        assert self.choice is not None
+        least = member.forms[-1], member.fewer(dataclasses.replace(LEAST, scarce=self.choice.scarce))
         if found is not None or member.cost(*wanted[-1]) < member.cost(*least):
             return member.effort(*(found or wanted[-1]))
         return member.effort(*least)
@@ -237,9 +248,9 @@ class Pot:
     def _first(self, member: Member, now: Now) -> Effort:
         """Return the first event's effort; where the end is not known, it may have to be the smallest."""
         assert self.choice is not None
-        chosen = member.form(self.choice.form), member.fewer(self.choice.halvings)
+        chosen = member.form(self.choice.form), member.fewer(self.choice)
         if math.isnan(now.done) and self.spent + member.cost(*chosen) > self.share * now.trained:
-            return member.effort(member.forms[-1], member.fewer(LEAST.halvings))
+            return member.effort(member.forms[-1], member.fewer(LEAST))
         return member.effort(*chosen)
 
     def _richest(
@@ -261,7 +272,7 @@ class Pot:
     def _together(self, member: Member) -> float:
         assert self.choice is not None
         cohort = [other for other in self.members if other.cadence == member.cadence and other.measured]
-        return sum(other.cost(other.form(self.choice.form), other.fewer(self.choice.halvings)) for other in cohort)
+        return sum(other.cost(other.form(self.choice.form), other.fewer(self.choice)) for other in cohort)
 
     def _paced(self, cost: float, now: Now) -> bool:
         """Return whether the events so far, with this one, lie below a line from the first event to the last."""
@@ -285,5 +296,5 @@ class Pot:
         costs = []
         for member in rest:
             form = member.forms[-1] if member.at_the_end else member.form(self.choice.form)
-            costs.append(member.cost(form, member.fewer(self.choice.halvings)))
+            costs.append(member.cost(form, member.fewer(self.choice)))
         return sum(costs)

@@ -214,7 +214,7 @@ class Scheduler:
         with self.clock.measuring(lambda seconds: pot.charge(None, seconds)), contextlib.suppress(Exception):
             with session.processes.together():
                 objective = look(packed=False)
-            small = effort.examples == LEAST_EXAMPLES and callback.batches is None
+            small = effort.examples is not None and effort.examples <= LEAST_EXAMPLES and callback.batches is None
             # Steps of chains and curves take one batch each, and would take all examples.
             if small and session.processes.size == 1 and not callback.work().batch_gradients:
                 if callback.measured not in self._packs:

@@ -103,6 +103,12 @@ def test_a_short_fit_is_measured_at_its_ends_in_the_smallest_form() -> None:
     assert pot.spent == pytest.approx(2 * 60 * 0.1 / 8)
 
 
+def test_the_examples_of_the_smallest_form_are_fewer_where_it_takes_long() -> None:
+    for share, seconds, examples in [(0.1, 400.0, 128), (0.1, 700.0, 64), (0.1, 2000.0, 32), (1e-6, 60.0, 128)]:
+        _, events = train(share, 100.0, [member(seconds)], epochs=10)
+        assert {effort.words() for _, effort in events["spectrum"]} == {f"probes=1, examples={examples}"}
+
+
 def test_one_epoch_is_measured_once() -> None:
     _, events = train(0.1, 1000.0, [member(20.0, epochs=1)], epochs=1)
     assert [epoch for epoch, _ in events["spectrum"]] == [1]

@@ -134,7 +134,7 @@ def test_smallest_forms_of_all_measures(tmp_path, given):
     )
     for rows in (spectrum, sharp, bits):
         assert rows.step.values.tolist() == [16, 48]
-        assert rows.measured_examples.values.tolist() == [128, 128]
+        assert rows.measured_examples.values.tolist() == [32, 32]
     assert spectrum.n_matvecs.values.tolist() == [10, 10]
     assert np.isfinite(spectrum.eigenvalues_top[:, 0]).all()
     assert np.isnan(spectrum.eigenvalues_top[:, 1:]).all()
@@ -142,7 +142,7 @@ def test_smallest_forms_of_all_measures(tmp_path, given):
     assert np.isfinite(spectrum.trace).all()
     assert np.isnan(spectrum.trace_stderr).all()
     assert np.isnan(spectrum.condition_number).all(), "one eigenvalue of four says nothing of the others"
-    assert sharp.reduced.values[0] == "average_case.draws=4, worst_case.steps=5, trace_chc.max_matvecs=20, examples=128"
+    assert sharp.reduced.values[0] == "average_case.draws=4, worst_case.steps=5, trace_chc.max_matvecs=20, examples=32"
     assert swa.step.values.tolist() == [16, 32, 48]  # the weights of all epochs
     assert np.isfinite(swa.weights).all()
     assert np.isnan(swa.swa_train_loss.values[1]), "the second event records the weights alone"
@@ -152,10 +152,10 @@ def test_smallest_forms_of_all_measures(tmp_path, given):
     assert np.isfinite(bits.bits).sum() == middle.size
     assert set(bits.reached.sel({"family": "uniform-channel"}).values.ravel()) == {-1}
     assert int(np.isfinite(path.curve_train_loss.sel(path="bezier")).sum()) == 7
-    assert path.reduced.values[0] == "points=7, curve_steps=30, examples=128"
+    assert path.reduced.values[0] == "points=7, curve_steps=30, examples=32"
 
 
-@pytest.mark.parametrize(("work", "batches"), [(Work(gradients=9.0), 1), (Work(batch_gradients=9.0), 8)])
+@pytest.mark.parametrize(("work", "batches"), [(Work(gradients=9.0), 1), (Work(batch_gradients=9.0), 2)])
 def test_steps_of_one_batch_keep_the_batches_of_the_training(tmp_path, work, batches):
     seen = []
 
@@ -170,7 +170,7 @@ def test_steps_of_one_batch_keep_the_batches_of_the_training(tmp_path, work, bat
     seed_all()
     trainer = make_trainer(tmp_path, [Looks(every_n_epochs=1, examples=512, overhead=1e-6)], max_epochs=2)
     trainer.fit(Steps(), loader(640))
-    assert [sum(sizes) for sizes in seen] == [128, 128]
+    assert [sum(sizes) for sizes in seen] == [32, 32]
     assert [len(sizes) for sizes in seen] == [batches, batches]
 
 
