@@ -124,11 +124,17 @@ _PATIENCE = 2.0  # seconds in all up to which the examples of the smallest form 
 class Pot:
     """Seconds that some callbacks may take together: a share of the training's own time.
 
-    The order in which things are given up: probes and draws; events, down to ten; examples, halved down to 128; events,
-    down to the first and the last; then all but the smallest form of each measure; at last examples again, down to 32,
-    where the smallest forms of the whole fit take more than two seconds. The choice is made at the first event and then
-    holds, so that rows of one run compare. Later only events are left out, evenly over the training. The last event
-    takes the smallest form where the chosen one does not fit any more.
+    Things are given up in this order:
+
+    1. probes and draws;
+    2. events, down to ten;
+    3. examples, halved down to 128;
+    4. events, down to the first and the last;
+    5. all but the smallest form of each measure;
+    6. examples, halved down to 32, where the smallest forms of the whole fit take more than two seconds.
+
+    The choice is made at the first event and then holds, so that rows of one run compare. Later only events are left
+    out, evenly over the training. The last event takes the smallest form where the chosen one does not fit any more.
 
     Args:
         share: Allowed seconds of measurement for each second of training.

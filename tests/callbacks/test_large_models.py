@@ -8,7 +8,7 @@ from torch import nn
 
 from landscape import Objective
 from landscape.callbacks import HessianSpectrum, _large_models
-from landscape.callbacks._large_models import fitting, graphs_budget, unasked_budget
+from landscape.callbacks._large_models import fitting, give_back, graphs_budget, unasked_budget
 from landscape.curvature import hessian
 from landscape.curvature._batchwise import MEMORY_BUDGET
 
@@ -60,3 +60,23 @@ def test_a_spectrum_without_a_budget_keeps_eight_vectors_of_a_large_model(live, 
         assert row["eigenvalues_top"] == pytest.approx(exact[-2:].flip(0).numpy(), rel=1e-3)
         peaks.append(memory.peak / vector)
     assert peaks[1] < 12 < 25 < peaks[0]
+
+
+def test_memory_of_large_models_alone_is_given_back(objective, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_large_models, "_trim", lambda: asked.append)
+    give_back(objective)
+    assert asked == []
+    monkeypatch.setattr(_large_models, "_LARGE", SIZE)
+    give_back(objective)
+    assert asked == [0]
+
+
+def test_a_c_library_without_this_function_is_left_alone(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    _large_models._trim.cache_clear()
+    monkeypatch.setattr(_large_models.ctypes, "CDLL", missing)
+    assert _large_models._trim()(0) == 0
+    _large_models._trim.cache_clear()
