@@ -91,7 +91,7 @@ _UNKNOWN = (
 _OF_TORCH = ("RuntimeError", "IndexError", "NotImplementedError", "TypeError", "ValueError", "AssertionError")
 
 
-def advice(error: Exception, text: str, model: str = "") -> str:
+def advice(error: BaseException, text: str, model: str = "") -> str:
     """Explain an error that is not the toolkit's own.
 
     Args:

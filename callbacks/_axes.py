@@ -16,7 +16,7 @@ from torch import nn
 from landscape._errors import MeasurementError
 from landscape._layout import ParameterLayout, plain_name
 from landscape._selection import modules
-from landscape.callbacks._resuming import find_former, run_path
+from landscape.callbacks._resuming import find_former
 from landscape.callbacks._trained import trainable_layout
 from landscape.record import Variable, open_run
 
@@ -48,8 +48,8 @@ def flat_layout(callback: LandscapeCallback, trainer: Any, module: nn.Module) ->
         The layout, by plain names.
     """
     former = find_former(callback, trainer) if trainer is not None else {}
-    path = run_path(callback, trainer, former) if former else None
-    recorded = open_run(path).layout if path is not None and path.exists() else None
+    path = former.get("path")
+    recorded = None if path is None else open_run(path).layout
     return trainable_layout(module) if recorded is None else recorded
 
 

@@ -175,6 +175,7 @@ class LandscapeCallback(Recording, CallbackBase):
         if self._pending:  # the first batch has given lazy modules their shapes
             self._start(trainer, pl_module, {})
         if self._session is not None:
+            self._session.beat()
             self._session.scheduler.tick(self)
         # Accumulated gradients leave it as it was after most batches; several optimizers move it by more than one.
         if not self.every_n_steps:
@@ -226,6 +227,7 @@ class LandscapeCallback(Recording, CallbackBase):
         status: dict[str, Any] = {"status": 0, "reason": ""}
         try:
             with session.processes.together():
+                self._follow_run(session, trainer, module)
                 measured = self._measure(session, trainer, module, row)
             status |= {name: measured.pop(name) for name in status if name in measured}
         except Exception as error:

@@ -51,7 +51,9 @@ class Failures:
 
     @contextlib.contextmanager
     def ending(self, action: str) -> Iterator[None]:
-        """Let every exception pass: at the end of a training another one may be on its way to the user.
+        """Let every exception pass, and warn whatever was said before: what is lost now is lost for good.
+
+        At the end of a training another exception may be on its way to the user.
 
         Yields:
             Nothing.
@@ -59,11 +61,12 @@ class Failures:
         try:
             yield
         except Exception as error:
+            self.renew()
             with contextlib.suppress(Warning):  # where the user turns warnings into errors
                 self.warn(f"could not {action}: {sentence(error)}")
 
 
-def sentence(error: Exception, model: str = "") -> str:
+def sentence(error: BaseException, model: str = "") -> str:
     """Say in one line what went wrong.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from pathlib import Path
 from typing import Any
 
 from torch.nn.parameter import is_lazy
@@ -12,11 +13,12 @@ from landscape.callbacks._failing import Failures, failed_status, sentence
 from landscape.callbacks._logging import ScalarLog
 from landscape.callbacks._processes import processes_of
 from landscape.callbacks._provenance import plain
-from landscape.callbacks._resuming import Resumable, find_former, run_path
+from landscape.callbacks._resuming import Resumable, find_former, portable, run_path
 from landscape.callbacks._scheduled import Scheduled
 from landscape.callbacks._scheduler import Scheduler
 from landscape.callbacks._session import Measured, Session, session_of
 from landscape.record import GroupSchema
+from landscape.record._life import FAILED, FINISHED, INTERRUPTED
 
 
 class Recording(Scheduled, Resumable):
@@ -42,6 +44,8 @@ class Recording(Scheduled, Resumable):
         self._session: Session | None = None
         self._last_step = -1
         self._seen_step = 0
+        self._moves = 0
+        self._root = Path()
         self._pending = False
         self._described = False
         self._described_data: Measured | None = None
@@ -91,7 +95,7 @@ class Recording(Scheduled, Resumable):
     def _open(self, trainer: Any, module: Any, former: dict[str, Any], processes: Processes) -> Session:
         path = run_path(self, trainer, former)
         session = session_of(trainer, path, former.get("run_id"), processes)
-        session.open(trainer, module, resumed=bool(former))
+        session.open(trainer, module, resumed=former.get("path") is not None, former=former)
         self._group = session.claim(self._group, self)
         return session
 
@@ -119,7 +123,26 @@ class Recording(Scheduled, Resumable):
         own |= declared.pop("attributes", {}) | known | {"overhead": self.share}
         session.declare(GroupSchema(self._group, self.description, attributes=own, **declared))
         self.on_training_start(session, trainer, module)
-        self.former_run = {"path": str(session.path), "run_id": session.run_id}
+        self._moves = session.processes.first(session.moves)
+        self._root = Path(trainer.default_root_dir).resolve()
+        self._note_run(session)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say which file the run is recorded in now."""
+        if self._session is not None and self._session.recorder is not None:
+            self._note_run(self._session)
+        return super().state_dict()
+
+    def _note_run(self, session: Session) -> None:
+        places = {"path": portable(session.path, self._root), "asked": portable(session.asked, self._root)}
+        self.former_run = places | {"run_id": session.run_id}
+
+    def _follow_run(self, session: Session, trainer: Any, module: Any) -> None:
+        """Prepare again where the recording goes on in a new file, as somebody else took the former one."""
+        moves = session.processes.first(session.moves)
+        if self._moves != moves:
+            self._moves = moves
+            self.on_training_start(session, trainer, module)
 
     def _provenance(self, session: Session, trainer: Any, module: Any) -> dict[str, Any]:
         """Describe the measured data; where that fails, every row will say why."""
@@ -131,8 +154,9 @@ class Recording(Scheduled, Resumable):
             return {}
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Write what is buffered; the training is ending with an error of its own."""
-        self._close()
+        """Write what is buffered, and why the training ends."""
+        ended = isinstance(exception, (KeyboardInterrupt, SystemExit))  # Lightning's SIGTERM too
+        self._close(INTERRUPTED if ended else FAILED, sentence(exception))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write what is buffered."""
@@ -142,9 +166,9 @@ class Recording(Scheduled, Resumable):
                 self._session.scheduler.finish(trainer)
             self._close()
 
-    def _close(self) -> None:
+    def _close(self, state: str = FINISHED, reason: str = "") -> None:
         if self._logged is not None:
             self._logged.end()
         if self._session is not None:
             with self._failures.ending("write the last rows"):
-                self._session.close()
+                self._session.close(state, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import uuid
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +17,20 @@ from torch.nn.parameter import is_lazy
 from landscape._batches import DrawnBatches
 from landscape._derivatives import share_verdicts
 from landscape._distributed import ALONE, Processes
-from landscape._errors import FileError
+from landscape._errors import FileError, OtherWriterError
 from landscape._fetching import fetched
 from landscape.callbacks import _data
 from landscape.callbacks._failing import sentence
 from landscape.callbacks._measured_data import PASSED, AwaitedError, Measured, MeasuredData
+from landscape.callbacks._notes import tell
 from landscape.callbacks._provenance import provenance
 from landscape.callbacks._scheduler import Scheduler
 from landscape.callbacks._trained import require_registered, trainable_layout
 from landscape.isolation import isolated
 from landscape.objective import Evaluation, Objective
 from landscape.record import GroupSchema, Recorder
+from landscape.record._life import FINISHED
+from landscape.record._numbering import claim, keep_former
 
 _UNKNOWN = Evaluation(math.nan, math.nan)
 
@@ -35,9 +39,10 @@ class Session:
     """One run file and what is measured for it; opened when training starts, lives as long as its Trainer."""
 
     def __init__(self, path: Path, run_id: str | None = None):
-        self.path = path.resolve()
-        self.run_id = run_id or uuid.uuid4().hex
+        self.asked = path.resolve()
+        self._run_id = run_id or uuid.uuid4().hex
         self.recorder: Recorder | None = None
+        self._told = False
         self._last_step = -1
         self.groups: dict[str, int] = {}
         self.data = MeasuredData()
@@ -52,10 +57,41 @@ class Session:
 
     # ------------------------------------------------------------------ the file
 
-    def open(self, trainer: Any, module: Any, resumed: bool) -> None:
+    @property
+    def path(self) -> Path:
+        """The run file: the asked one, or another where somebody else writes that."""
+        return self.asked if self.recorder is None else self.recorder.path
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the run in that file."""
+        return self._run_id if self.recorder is None else self.recorder.run_id
+
+    @property
+    def moves(self) -> int:
+        """How often the recording went on in a new file."""
+        return 0 if self.recorder is None else self.recorder.moves
+
+    def beat(self) -> None:
+        """Give a sign of life where it is time for one (rank 0)."""
+        if self.recorder is not None:
+            self.recorder.beat()
+
+    def began_as(self, run_id: str) -> bool:
+        """Return whether this is the recording of a run, which may have gone on under another identifier."""
+        return run_id in (self._run_id, self.run_id)
+
+    def open(self, trainer: Any, module: Any, resumed: bool, former: Mapping[str, Any] | None = None) -> None:
         """Open the run file on rank 0: the one of this run when resuming, a new one otherwise.
 
-        A file of another run at the same path is kept under a numbered name.
+        A file of another run at the same path is kept under a numbered name. Where another training writes the path, a
+        numbered file is written instead, and a warning says so.
+
+        Args:
+            trainer: The Trainer.
+            module: The module.
+            resumed: Whether the file of the resumed run is there.
+            former: What `find_former` found about it.
 
         Raises:
             FileError: The path cannot be written, or the file is not that of the resumed run.
@@ -65,22 +101,44 @@ class Session:
         # A Trainer that fits again goes on where it was, unless it went back to an earlier checkpoint.
         if self.recorder is not None and trainer.global_step >= self._last_step:
             return
-        path = self.path
-        if resumed and path.exists():
-            self.recorder = Recorder.resume(path, self.run_id, trainer.global_step)
-            self._last_step = trainer.global_step
+        if resumed and self.path.exists():
+            try:
+                self.recorder = Recorder.resume(self.path, self.run_id, trainer.global_step)
+                self._last_step = trainer.global_step
+                return
+            except OtherWriterError as error:
+                continued = {"run_id": self.run_id, "file": self.path.name, "step": trainer.global_step}
+                self.recorder = self._begin(trainer, module, why=str(error), continues=continued)
+                return
+        if not former or resumed:
+            self.recorder = self._begin(trainer, module)
             return
+        step, name = trainer.global_step, former["named"]
+        continued = {"run_id": former["run_id"], "file": Path(name).name, "step": step}
+        self.recorder = self._begin(trainer, module, continues=continued)
+        tell(trainer, f"The run file {name} is not in this folder; rows from step {step} on are in {self.path}.")
+
+    def _begin(self, trainer: Any, module: Any, why: str = "", **more: Any) -> Recorder:
+        """Begin a new file: at the path, whose former file is renamed, or at a numbered one where another trains."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _keep_former(path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lease = claim(self.path, replaces=True)
+            elsewhere = lease.path != self.path
+            if not elsewhere:
+                keep_former(self.path)
         except OSError as error:
             raise FileError(
-                f"cannot write the run file {path}: {error.strerror or error}; choose another path="
+                f"cannot write the run file {self.path}: {error.strerror or error}; choose another path="
             ) from None
         # Lazy parameters that no batch has reached have no shape: the file then tells why nothing was measured.
         lazy = any(is_lazy(parameter) for parameter in module.parameters())
         layout = None if lazy else trainable_layout(module)
-        self.recorder = Recorder.create(path, provenance(trainer, module), layout, self.run_id)
+        run_id = uuid.uuid4().hex if elsewhere else self.run_id
+        recorder = Recorder.create(lease.path, provenance(trainer, module) | more, layout, run_id, lease)
+        if elsewhere:
+            why = why or f"{self.path} is being written by another training; a run file has one writer."
+            warnings.warn(f"{why} This training is recorded in {lease.path}.", stacklevel=2)
+        return recorder
 
     def claim(self, name: str, owner: object) -> str:
         """Give a callback a group of its own: `name`, or `name_2` where another callback has it."""
@@ -130,14 +188,27 @@ class Session:
             self.declare(GroupSchema(group, description, ()))
         self.append(group, row)
 
-    def close(self) -> None:
-        """Let go of the module, and write what still waits because somebody held the file; may be called many times."""
+    def close(self, state: str = FINISHED, reason: str = "") -> None:
+        """Let go of the module, write what still waits because somebody held the file, and how the run ended.
+
+        May be called many times: the first state stands, and the first failure is raised.
+
+        Raises:
+            FileError: Rows could not be written; the sentence says how many.
+        """
         self._objectives.clear()
         self._evaluations.clear()
         self.data.release()
         self.scheduler.release()
         if self.recorder is not None:
-            self.recorder.close()
+            told, self._told = self._told, True
+            try:
+                self.recorder.ends(state, reason)
+                self.recorder.close()
+                self._told = False
+            except Exception:
+                if not told:
+                    raise
 
     # ------------------------------------------------------------------ what is measured
 
@@ -268,17 +339,7 @@ def session_of(trainer: Any, path: Path, run_id: str | None = None, processes: P
     """Return the session that the callbacks of a trainer with this path share; `run_id` is that of a resumed run."""
     sessions = _SESSIONS.setdefault(trainer, {})
     session = sessions.get(path.resolve())
-    if session is None or (run_id is not None and session.run_id != run_id):
+    if session is None or (run_id is not None and not session.began_as(run_id)):
         session = sessions[path.resolve()] = Session(path, run_id)
     session.data.processes = processes
     return session
-
-
-def _keep_former(path: Path) -> None:
-    """Rename a file that stands where a new run is to be written, so that no measurement is ever overwritten."""
-    if not path.exists():
-        return
-    number = 1
-    while (former := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(former)

@@ -23,7 +23,7 @@ from landscape.callbacks._components_rows import (
 )
 from landscape.callbacks._effort import Work
 from landscape.callbacks._failing import sentence
-from landscape.callbacks._resuming import find_former, run_path
+from landscape.callbacks._resuming import find_former
 from landscape.callbacks._running_average import MEAN_SCALARS, RunningAverage, mean_variables
 from landscape.callbacks._session import Session
 from landscape.callbacks._state import ModuleState
@@ -160,8 +160,8 @@ class SWATrajectory(LandscapeCallback):
         """Return the group as the file of a resumed run has it: other parameters may train now."""
         if trainer is None or not (former := find_former(self, trainer)):
             return None
-        path = run_path(self, trainer, former)  # asked in all processes, as log_dir must be
-        run = open_run(path) if trainer.is_global_zero and path.exists() else None
+        path = former["path"]
+        run = open_run(path) if trainer.is_global_zero and path is not None else None
         if run is None or self._group not in run.groups:
             return None
         return run._source.read([self._group], lambda _: [], slice(0))[self._group].schema

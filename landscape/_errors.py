@@ -21,3 +21,7 @@ class WeightingWarning(UserWarning):
 
 class FileError(LandscapeError):
     """A run file is missing, damaged, of a newer schema, held by somebody else, or cannot be written."""
+
+
+class OtherWriterError(FileError):
+    """A run file is written by another training, or was exchanged for another file while this one wrote it."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from landscape._errors import OtherWriterError
 from landscape.record import _bfloat16
+from landscape.record._checksum import CHECKSUM, checksum
+from landscape.record._life import sign_of_life, write_in_place, writes
 from landscape.record._locks import locked
 from landscape.record._ordered import ALIGNMENT, OrderedFile
-from landscape.record._recovery import complete_steps
+from landscape.record._recovery import end_of
 from landscape.record._replacement import replacing
 from landscape.record._rows import Row, is_missing
 from landscape.record._structure import EVENT
@@ -20,8 +25,21 @@ from landscape.record._structure import EVENT
 _LARGE = 1024**2  # bytes that are worth the shorter way into the file
 
 
-def append_row(path: Path, group: str, row: Row, shared: bool = False) -> None:
-    """Write a row behind the last complete one, in place.
+@dataclasses.dataclass
+class Mark:
+    """What tells that a file is still the one that a recorder writes, and nobody else has written to.
+
+    Attributes:
+        writer: The mark of the writer at the root of the file.
+        last: Step of the last row that it wrote or found, by group.
+    """
+
+    writer: str
+    last: dict[str, int]
+
+
+def append_row(path: Path, group: str, row: Row, shared: bool = False, mark: Mark | None = None) -> None:
+    """Write a row behind the last complete one, in place, and the time as a sign of life.
 
     Args:
         path: The file.
@@ -29,48 +47,104 @@ def append_row(path: Path, group: str, row: Row, shared: bool = False) -> None:
         row: An array for every variable of the group.
         shared: Write although readers hold the file open. Rows are safe, but such a reader may meet metadata that
             contradicts what it has read before.
+        mark: The mark that the file must bear; takes up the step of the row. Without one nothing is looked up.
 
     Raises:
         BlockingIOError: Readers (or, with `shared`, another writer) hold the file; nothing was written.
+        OtherWriterError: The file is not there any more, or another writer has changed it; nothing was written.
         OSError: The system refused to write; the file is as whole as before.
     """
-    with locked(path, shared) as file:
-        ordered = OrderedFile(file)
+    with changing_in_place(path, shared) as (opened, settle):
+        _write(opened, path, group, row, mark, settle)
+        write_in_place(opened, sign_of_life())
 
+
+def append_in_copy(path: Path, rows: Iterable[tuple[str, Row]], mark: Mark) -> None:
+    """Write rows into a copy of the file that takes its place; readers that hold the old one are not disturbed.
+
+    Args:
+        path: The file.
+        rows: Pairs of a group's name and a row.
+        mark: The mark that the file must bear; takes up the steps of the rows.
+
+    Raises:
+        FileError: Another program is writing the file, or the copy cannot be written; nothing has changed.
+        OtherWriterError: The file is not there any more, or another writer has changed it.
+    """
+    copied = Mark(mark.writer, dict(mark.last))
+    with replacing(path) as file:
+        for group, row in rows:
+            _write(file, path, group, row, copied, lambda: None)
+    mark.last.update(copied.last)
+
+
+@contextlib.contextmanager
+def changing_in_place(path: Path, shared: bool = False) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Open a run file to change it in place; what is written takes effect in an order in which a kill does no harm.
+
+    Args:
+        path: The file.
+        shared: Write although readers hold the file open.
+
+    Yields:
+        The open h5py.File, and a function that settles what has been written so far.
+
+    Raises:
+        BlockingIOError: Readers (or, with `shared`, another writer) hold the file; nothing was written.
+        OtherWriterError: The file is not there any more.
+        OSError: The system refused to write; the file is as whole as before.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(locked(path, shared))
+        except FileNotFoundError:
+            raise OtherWriterError(gone(path)) from None
+        ordered = OrderedFile(file)
         with h5py.File(ordered, "r+", **ALIGNMENT) as opened:
 
             def settle() -> None:
                 opened.flush()
                 ordered.commit()
 
-            _write(opened[group], row, settle)
+            yield opened, settle
         ordered.commit()
 
 
-def append_in_copy(path: Path, rows: Iterable[tuple[str, Row]]) -> None:
-    """Write rows into a copy of the file that takes its place; readers that hold the old one are not disturbed.
+def gone(path: Path) -> str:
+    """Return the sentence for a file that is not there any more."""
+    return f"{path} was deleted or moved away, and the rows in it are lost if it was deleted."
 
-    Args:
-        path: The file.
-        rows: Pairs of a group's name and a row.
+
+def check_mark(file: Any, path: Path, mark: Mark) -> None:
+    """Check that a file is still the one that a recorder writes.
 
     Raises:
-        FileError: Another program is writing the file, or the copy cannot be written; nothing has changed.
+        OtherWriterError: It bears another writer's mark, or none.
     """
-    with replacing(path) as file:
-        for group, row in rows:
-            _write(file[group], row, lambda: None)
+    if not writes(file, mark.writer):
+        raise OtherWriterError(f"{path} is written by another training now, or was exchanged for another file.")
 
 
-def _write(group: Any, row: Row, settle: Callable[[], None]) -> None:
+def _write(file: Any, path: Path, name: str, row: Row, mark: Mark | None, settle: Callable[[], None]) -> None:
     """Write the variables, settle them, then write the step, which makes the row count, and settle that."""
-    count = len(complete_steps(group))
+    end = end_of(file[name]) if name in file else None
+    if mark is not None:
+        check_mark(file, path, mark)
+    if end is None or (mark is not None and mark.last.get(name) != end.step):
+        raise OtherWriterError(f"the group {name!r} of {path} has rows of another writer, or has lost some.")
+    group, count = file[name], end.count
     # A file of an older version lacks the common variables that came later.
-    for name in (*(name for name in row if name != EVENT and name in group), EVENT):
-        if name == EVENT:
+    names = [variable for variable in row if variable != EVENT and variable in group]
+    stored = row
+    if CHECKSUM in names:
+        stored = row | {CHECKSUM: np.asarray(checksum(row, [*names, EVENT]), dtype=row[CHECKSUM].dtype)}
+    for variable in (*names, EVENT):
+        if variable == EVENT:
             settle()
-        _put(h5py.h5d.open(group.id, name.encode()), count, row[name])
+        _put(h5py.h5d.open(group.id, variable.encode()), count, stored[variable])
     settle()
+    if mark is not None:
+        mark.last[name] = int(row[EVENT])
 
 
 def _put(dataset: Any, index: int, values: np.ndarray) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from landscape.record._life import NAMES as LIFE
+
 _JSON = "json_attributes"
 _INT64 = range(-(2**63), 2**63)
 
@@ -59,7 +61,7 @@ def check_root_attributes(values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: One of them is.
     """
-    if kept := [name for name in values if name in ("run_id", "schema_version", _JSON)]:
+    if kept := [name for name in values if name in ("run_id", "schema_version", _JSON, *LIFE)]:
         raise ValueError(f"the root attribute {kept[0]!r} is kept by the recorder; choose another name")
 
 

@@ -14,6 +14,7 @@ from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.record import _bfloat16
 from landscape.record._attributes import read_attributes
+from landscape.record._checksum import CHECKSUM
 from landscape.record._opening import group_names, reading, unknown_group
 from landscape.record._recovery import complete_steps
 from landscape.record._rows import FAILED
@@ -163,8 +164,8 @@ def _read_rows(dataset: Any, rows: slice) -> np.ndarray:
 
 
 def wanted(schema: GroupSchema, choose: Choice | None) -> list[str]:
-    """Return the variables to read, in the schema's order."""
-    chosen = {EVENT, *(schema.all_variables if choose is None else choose(schema))}
+    """Return the variables to read, in the schema's order; by default all but the checksum, which is no measurement."""
+    chosen = {EVENT, *(schema.all_variables.keys() - {CHECKSUM} if choose is None else choose(schema))}
     return [name for name in schema.all_variables if name in chosen]
 
 

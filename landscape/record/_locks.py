@@ -1,4 +1,4 @@
-"""The lock that HDF5 takes on a file: shared by readers, exclusive for a writer (flock)."""
+"""The locks on files: HDF5's own, shared by readers and exclusive for a writer, and one for a training."""
 
 from __future__ import annotations
 
@@ -39,3 +39,21 @@ def locked(path: str | os.PathLike[str], shared: bool) -> Iterator[io.FileIO]:
                 if error.errno not in _UNSUPPORTED:
                     raise
         yield file
+
+
+def lock_for_process(descriptor: int) -> bool | None:
+    """Lock a file for this process, which forked children do not inherit, until it is closed here.
+
+    Args:
+        descriptor: The open file. No other descriptor of it may be closed in this process meanwhile.
+
+    Returns:
+        True; False where another process has it; None where the file system gives no lock.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return True

@@ -16,6 +16,7 @@ from landscape._layout import ParameterLayout
 from landscape.record._agreement import check_agreement
 from landscape.record._attributes import check_root_attributes, normalise
 from landscape.record._contents import Choice, GroupContents, Static, wanted
+from landscape.record._life import FINISHED, RUNNING, beginning, sign_of_life
 from landscape.record._opening import unknown_group
 from landscape.record._reader import Run
 from landscape.record._rows import Row, check_row
@@ -37,10 +38,13 @@ class MemoryRecorder:
         self, provenance: Mapping[str, Any], layout: ParameterLayout | None = None, run_id: str | None = None
     ) -> None:
         self.path: Path | str = "<memory>"
+        self.moves = 0
+        self._end = FINISHED, ""
         self.run_id = uuid.uuid4().hex if run_id is None else run_id
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         kept = {"run_id": self.run_id, "schema_version": SCHEMA_VERSION}
-        self._source = _MemorySource(self.path, normalise({"created": created, **provenance, **kept}), layout)
+        root = {"created": created, **provenance, **kept, **beginning(uuid.uuid4().hex)}
+        self._source = _MemorySource(self.path, normalise(root), layout)
 
     def resume(self, run_id: str, last_step: int) -> MemoryRecorder:
         """Return the recorder itself, after dropping the rows past a step from every group.
@@ -71,6 +75,7 @@ class MemoryRecorder:
         """Append a row and return True."""
         schema, rows = self._declared(group), self._source.rows[group]
         rows.append(check_row(schema, row, int(rows[-1][EVENT]) if rows else None))
+        self._source.root |= {"state": RUNNING, "state_reason": ""} | sign_of_life()
         return True
 
     def write_static(
@@ -106,8 +111,17 @@ class MemoryRecorder:
         attributes = {**schema.attributes, **normalise(values)}
         self._source.schemas[group] = dataclasses.replace(schema, attributes=attributes)
 
+    def beat(self) -> None:
+        """Do nothing: nobody else waits for a sign of life."""
+
+    def ends(self, state: str, reason: str = "") -> None:
+        """Say how the run ends, for the next `close`."""
+        self._end = state, reason
+
     def close(self, timeout: float = 10.0) -> None:
-        """Do nothing: no row waits."""
+        """Note how the run ended, once; no row waits."""
+        if self._source.root["state"] == RUNNING:
+            self._source.root |= dict(zip(("state", "state_reason"), self._end, strict=True)) | sign_of_life()
 
     def run(self) -> Run:
         """Return what was recorded, as `open_run` returns it for a file."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import time
 import uuid
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,61 @@ from typing import Any
 from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.record._agreement import check_agreement
-from landscape.record._append import append_in_copy, append_row
 from landscape.record._attributes import check_root_attributes, normalise, read_attributes, write_attributes
-from landscape.record._opening import group_names, reading, unknown_group, unwritable
-from landscape.record._recovery import complete_steps, drop_rows_after, has_rows_after
-from landscape.record._replacement import creating, held_by_writer, remove_leftovers, replacing
-from landscape.record._rows import Row, check_row, owned
-from landscape.record._schema import SCHEMA_VERSION, GroupSchema
+from landscape.record._lease import Lease
+from landscape.record._life import FINISHED, NAMES
+from landscape.record._opening import reading, unknown_group, unwritable
+from landscape.record._replacement import held_by_writer, remove_leftovers
+from landscape.record._rows import check_row
+from landscape.record._schema import GroupSchema
 from landscape.record._statics import check_static, same_array
-from landscape.record._structure import read_schema, write_group, write_layout, write_static
+from landscape.record._structure import read_layout, write_group, write_static
+from landscape.record._waiting import WaitingRows, in_words
+from landscape.record._written_file import WrittenFile
 
 # Rows that have waited this long for a reader to close the file are written all the same: a reader that never
 # closes it must not leave them in memory, where a kill would lose them.
 _PATIENCE = 10.0
 _PAUSE = 0.02
+_OWN = ("created", "run_id", "schema_version", *NAMES)  # root attributes that belong to one file
 
 
 class Recorder:
     """Appends rows to a run file, opening and closing it for each.
 
     A row that `append` acknowledges with True survives a kill at any later moment. A row that finds the file held
-    by a reader waits in memory, in order, and is tried again at each append and at `close`.
+    by a reader waits in memory, in order, and is tried again at each append and at `close`. Waiting rows take up to
+    256 MiB; further ones are lost, and `close` says how many.
 
-    Attributes:
-        path: The file.
-        run_id: Identifier of the run, stored in the file.
+    A run file has one writer. Where the file was deleted, or another training writes it now, the recorder warns and
+    goes on in a new file: the same path where it is free, else a numbered one.
+
+    Args:
+        file: The file and the right to write it; `create` and `resume` make it.
     """
 
-    def __init__(self, path: Path, run_id: str) -> None:
-        self.path = path
-        self.run_id = run_id
-        self._schemas: dict[str, GroupSchema] = {}
-        self._last: dict[str, int] = {}
-        self._waiting: deque[tuple[str, Row]] = deque()
+    def __init__(self, file: WrittenFile) -> None:
+        self._file = file
+        self._schemas = file.schemas
+        self._last = dict(file.steps)
+        self._waiting = WaitingRows()
         self._waiting_since = 0.0
+        self._end = FINISHED, ""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the run, stored in the file."""
+        return self._file.run_id
+
+    @property
+    def moves(self) -> int:
+        """How often the recorder went on in a new file. Earlier rows and static arrays are not in it."""
+        return self._file.moves
 
     @classmethod
     def create(
@@ -57,6 +77,7 @@ class Recorder:
         provenance: Mapping[str, Any],
         layout: ParameterLayout | None = None,
         run_id: str | None = None,
+        lease: Lease | None = None,
     ) -> Recorder:
         """Create a run file, which appears under its name only when it is whole.
 
@@ -65,12 +86,14 @@ class Recorder:
             provenance: Root attributes: plain values; containers are stored as JSON.
             layout: Names and shapes of the tensors behind the flat parameter vector.
             run_id: Identifier of the run; a random one by default.
+            lease: The right to write the path, where the caller has taken it.
 
         Returns:
             The recorder.
 
         Raises:
             FileError: The file exists, or cannot be written.
+            OtherWriterError: Another training writes it.
         """
         path = Path(path).resolve()
         if path.exists():
@@ -82,18 +105,15 @@ class Recorder:
         except OSError as error:
             raise FileError(unwritable(path, error)) from None
         remove_leftovers(path)
-        run_id = uuid.uuid4().hex if run_id is None else run_id
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        attributes = {"created": created, **provenance, "run_id": run_id, "schema_version": SCHEMA_VERSION}
-        with creating(path) as file:
-            write_attributes(file, attributes)
-            if layout is not None:
-                write_layout(file, layout)
-        return cls(path, run_id)
+        file = WrittenFile(lease or Lease.take(path), run_id or uuid.uuid4().hex, provenance, layout)
+        file.create()
+        return cls(file)
 
     @classmethod
     def resume(cls, path: str | Path, run_id: str, last_step: int) -> Recorder:
         """Go on with a run file from a checkpoint: the rows past the checkpoint's step are dropped from every group.
+
+        A recorder of the same process that was not closed gives the file up, and warns where it is used again.
 
         Args:
             path: The file.
@@ -105,28 +125,21 @@ class Recorder:
 
         Raises:
             FileError: The file is no readable run, belongs to another run, or cannot be written.
+            OtherWriterError: Another training writes it.
         """
         path = Path(path).resolve()
-        remove_leftovers(path)
-        with reading(path) as file:
-            found = str(read_attributes(file).get("run_id"))
-            drop = has_rows_after(file, last_step)
-        if found != run_id:
+        with reading(path) as opened:
+            attributes, layout = read_attributes(opened), read_layout(opened)
+        if (found := str(attributes.get("run_id"))) != run_id:
             raise FileError(
                 f"{path} belongs to the run {found!r}, not to {run_id!r}, so its rows are not continued: give another "
                 "path, or the checkpoint of that run."
             )
-        if drop:
-            with replacing(path) as file:
-                drop_rows_after(file, last_step)
-        recorder = cls(path, run_id)
-        with reading(path) as file:
-            for name in group_names(file):
-                recorder._schemas[name] = read_schema(file[name])
-                steps = complete_steps(file[name])
-                if len(steps):
-                    recorder._last[name] = int(steps[-1])
-        return recorder
+        provenance = {name: value for name, value in attributes.items() if name not in _OWN}
+        file = WrittenFile(Lease.take(path, succeeds=True), run_id, provenance, layout)
+        remove_leftovers(path)
+        file.take_over(last_step)
+        return cls(file)
 
     def declare(self, schema: GroupSchema) -> None:
         """Add a group to the file; if it is there already, check that it agrees.
@@ -137,8 +150,7 @@ class Recorder:
         if schema.name in self._schemas:
             check_agreement(self.path, self._schemas[schema.name], schema)
             return
-        with replacing(self.path) as file:
-            write_group(file, schema)
+        self._file.change(lambda file: write_group(file, schema))
         self._schemas[schema.name] = schema
         self._drain()
 
@@ -159,25 +171,25 @@ class Recorder:
         Raises:
             ValueError: An unknown variable, a wrong shape or a step that does not increase; nothing was recorded.
             TypeError: A value of the wrong kind; nothing was recorded.
-            FileError: The group was not declared, or the file cannot be written: then the row waits in memory.
+            FileError: The group was not declared, or the file cannot be written: then the row waits in memory, or is
+                lost where too much waits there already.
         """
         schema = self._declared(group)
+        self._end = FINISHED, ""
         checked = check_row(schema, row, self._last.get(group), copy=False)
         if not self._waiting:
             self._waiting_since = time.monotonic()
-        self._waiting.append((group, checked))
+        kept = self._waiting.add(group, checked)
         self._last[group] = int(checked["step"])
         try:
             if self._drain():
-                return True
+                return kept
         finally:
-            # A row that waits must not change with the caller's arrays; one that is written needs no copy.
-            if self._waiting:
-                self._waiting[-1] = (group, owned(checked))
+            self._waiting.keep()
         if time.monotonic() - self._waiting_since <= _PATIENCE:
             return False
         self._write_despite_readers()
-        return True
+        return kept
 
     def write_static(
         self,
@@ -210,8 +222,7 @@ class Recorder:
         with reading(self.path) as file:
             if name in file[group] and same_array(file[group][name], stored):
                 return
-        with replacing(self.path) as file:
-            write_static(file[group], name, stored, dims, units, description)
+        self._file.change(lambda file: write_static(file[group], name, stored, dims, units, description))
         self._drain()
 
     def attributes(self, values: Mapping[str, Any]) -> None:
@@ -222,8 +233,8 @@ class Recorder:
             FileError: The file cannot be written.
         """
         check_root_attributes(values)
-        with replacing(self.path) as file:
-            write_attributes(file, values)
+        self._file.change(lambda file: write_attributes(file, values))
+        self._file.provenance |= values
         self._drain()
 
     def group_attributes(self, group: str) -> dict[str, Any]:
@@ -241,32 +252,56 @@ class Recorder:
             FileError: The group was not declared, or the file cannot be written.
         """
         schema = self._declared(group)
-        with replacing(self.path) as file:
-            write_attributes(file[group], values)
+        self._file.change(lambda file: write_attributes(file[group], values))
         self._schemas[group] = dataclasses.replace(schema, attributes={**schema.attributes, **values})
         self._drain()
 
+    def beat(self) -> None:
+        """Give a sign of life: every 5 s beside the file, and every minute in it where no row comes; else return."""
+        self._file.beat()
+
+    def ends(self, state: str, reason: str = "") -> None:
+        """Say how the run ends, for the next `close`; it is finished where nothing was said.
+
+        Args:
+            state: "finished", "interrupted" or "failed".
+            reason: Why, for the reader of the file.
+        """
+        self._end = state, reason
+
     def close(self, timeout: float = 10.0) -> None:
-        """Write the rows that still wait in memory.
+        """Write the rows that still wait in memory, and how the run ended; another training may then have the path.
 
         Args:
             timeout: Seconds to wait for readers to close the file; after that the rows are written all the same.
 
         Raises:
-            FileError: Another program is writing the file, or it cannot be written; the rows still wait, and `close`
-                can be called again.
+            FileError: Rows could not be written; the sentence says how many. Those that still wait are tried again
+                where `close` is called again.
         """
         deadline = time.monotonic() + timeout
-        while not self._drain():
-            if time.monotonic() < deadline:
-                time.sleep(_PAUSE)
-            else:
-                self._write_despite_readers()
+        try:
+            while not self._drain():
+                if time.monotonic() < deadline:
+                    time.sleep(_PAUSE)
+                else:
+                    self._write_despite_readers()
+        except FileError as error:
+            rows = self._waiting.lost + self._waiting.by_group()
+            raise FileError(f"{str(error).partition(';')[0].rstrip('.')}; {in_words(rows)} are lost so.") from None
+        finally:
+            self._file.end(*self._end, deadline)
+        if lost := self._waiting.lost:
+            self._waiting.lost = Counter()
+            raise FileError(
+                f"{in_words(lost)} of {self.path} are lost: the file could not be written for so long that memory had "
+                "no more room for them."
+            )
 
     def _write_despite_readers(self) -> None:
         # Without room for a copy the rows go in place: a reader may stumble then, but no row is lost.
         with contextlib.suppress(FileError):
-            append_in_copy(self.path, self._waiting)
+            self._file.append_in_copy(self._waiting)
             self._waiting.clear()
         if not self._drain(shared=True):
             raise FileError(held_by_writer(self.path))
@@ -274,15 +309,18 @@ class Recorder:
     def _drain(self, shared: bool = False) -> bool:
         while self._waiting:
             try:
-                append_row(self.path, *self._waiting[0], shared=shared)
+                self._file.append(*self._waiting.first(), shared=shared)
             except BlockingIOError:
                 return False
-            except (OSError, RuntimeError, KeyError) as error:
-                reason = getattr(error, "strerror", None) or error
-                waiting = f"{len(self._waiting)} rows wait in memory and are tried again with the next one"
-                raise FileError(f"{self.path} cannot be written: {reason}; {waiting}.") from None
-            self._waiting.popleft()
+            except (OSError, RuntimeError, KeyError, FileError) as error:
+                raise FileError(self._unwritten(str(getattr(error, "strerror", None) or error))) from None
+            self._waiting.drop_first()
         return True
+
+    def _unwritten(self, reason: str) -> str:
+        lost = f", and {in_words(self._waiting.lost)} are lost" if self._waiting.lost else ""
+        waiting = f"{len(self._waiting)} rows wait in memory and are tried again with the next one"
+        return f"{self.path} cannot be written: {reason.rstrip('.')}; {waiting}{lost}."
 
     def _declared(self, group: str) -> GroupSchema:
         if group not in self._schemas:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from landscape.record._opening import group_names
 from landscape.record._structure import EVENT, dims_of
+
+_BLOCK = 64  # steps read at once, as many as stand in a chunk
 
 
 def complete_steps(group: Any) -> np.ndarray:
@@ -19,6 +22,33 @@ def complete_steps(group: Any) -> np.ndarray:
     steps = group[EVENT][()]
     unfinished = np.flatnonzero(steps < 0)
     return steps[: unfinished[0]] if len(unfinished) else steps
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """Where the complete rows of a group end.
+
+    Attributes:
+        count: How many there are.
+        step: Step of the last of them, -1 where there is none.
+    """
+
+    count: int
+    step: int
+
+
+def end_of(group: Any) -> End:
+    """Return where the complete rows of a group end, read from its end: unfinished rows stand nowhere else."""
+    steps = group[EVENT]
+    stop = len(steps)
+    while stop:
+        start = max(stop - _BLOCK, 0)
+        found = steps[start:stop]
+        complete = np.flatnonzero(found >= 0)
+        if len(complete):
+            return End(start + int(complete[-1]) + 1, int(found[complete[-1]]))
+        stop = start
+    return End(0, -1)
 
 
 def event_variables(group: Any) -> list[str]:

@@ -152,6 +152,7 @@ COMMON: tuple[Variable, ...] = (
         "0: measured; 1: failed; 2: measured in part; 3: measured but for what needs derivatives, as those of this "
         "model are not its loss's (surrogate). The reason says what failed and why",
     ),
+    Variable("checksum", (), "i8", "1", "CRC-32 of the row's other values, by which damage is found; -1 where unknown"),
     Variable("reason", (), f"S{REASON_BYTES}", "1", "what failed and why, or what the row leaves out, UTF-8"),
 )
 """The variables that every row of every group has; `step` is also the coordinate of the event dimension.

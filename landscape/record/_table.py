@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from landscape.record._checksum import CHECKSUM
 from landscape.record._contents import GroupContents, as_text
 from landscape.record._schema import COMMON, GroupSchema, Variable
 from landscape.record._structure import EVENT
 
-_COMMON = tuple(variable.name for variable in COMMON if variable.name != EVENT)
+_COMMON = tuple(variable.name for variable in COMMON if variable.name not in (EVENT, CHECKSUM))
 # Along these a variable is a vector of its own, not a handful of settings of one measure.
 _VECTORS = frozenset({"eigenvalue", "eigenvalue_bottom", "probe", "node", "t", "parameter", "buffer"})
 _MOST_LABELS = 16

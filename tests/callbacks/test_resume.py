@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import warnings
 import weakref
 from pathlib import Path
@@ -224,7 +225,8 @@ def test_the_checkpoint_loads_with_weights_only(tmp_path):
     _, checkpoint = interrupted(tmp_path, everything())
     states = torch.load(checkpoint, weights_only=True)["callbacks"]
     assert len(states) == 5
-    assert {state["path"] for state in states.values()} == {str(next(tmp_path.rglob("*.h5")))}
+    file = next(tmp_path.rglob("*.h5")).relative_to(tmp_path).as_posix()
+    assert {(state["path"], state["asked"]) for state in states.values()} == {(file, file)}
 
 
 def test_a_checkpoint_of_one_namespace_goes_on_in_the_other(tmp_path):
@@ -245,17 +247,17 @@ def test_a_checkpoint_in_the_middle_of_an_epoch(tmp_path):
     class SavesAt4(Checkpoint):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.global_step == 4:
-                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+                trainer.save_checkpoint(tmp_path / "whole" / "middle.ckpt")
 
     def callbacks():
         return [SWATrajectory(every_n_epochs=None, every_n_steps=2), Sharpness(draws=2, steps=2)]
 
     whole = train(tmp_path / "whole", 3, [*callbacks(), SavesAt4()], enable_checkpointing=True)
     with pytest.warns(UserWarning, match="your dataloader is not resumable") as caught:
-        resumed = train(tmp_path / "resumed", 3, callbacks(), tmp_path / "middle.ckpt")
+        resumed = train(tmp_path / "whole", 3, callbacks(), tmp_path / "whole" / "middle.ckpt")
     assert warned(caught) == []
     run = run_of(whole)  # it goes on there, as the checkpoint says
-    assert not list((tmp_path / "resumed").rglob("*.h5"))
+    assert len(list(tmp_path.rglob("*.h5"))) == 1
     assert run.dataset("swa_trajectory")["step"].values.tolist() == [2, 4, 6, 8]
     assert run.dataset("swa_trajectory")["n_averaged"].values.tolist() == [1, 2, 3, 4]
     assert run.dataset("sharpness")["step"].values.tolist() == [3, 6, 9]
@@ -269,6 +271,44 @@ def test_the_file_of_a_resumed_run_was_lost(tmp_path):
     run = run_of(first)
     assert run.dataset("sharpness")["step"].values.tolist() == [9]
     assert run.attributes["run_id"] == torch.load(checkpoint)["callbacks"].popitem()[1]["run_id"]
+
+
+def test_a_folder_that_moved_goes_on_where_it_is(tmp_path):
+    first, checkpoint = interrupted(tmp_path / "a", [Sharpness(draws=2, steps=2)])
+    before = run_of(first).path.read_bytes()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    train(tmp_path / "b", 3, [Sharpness(draws=2, steps=2)], tmp_path / "b" / checkpoint.name)
+    assert run_of(first).path.read_bytes() == before
+    moved = tmp_path / "b" / run_of(first).path.relative_to(tmp_path / "a")
+    assert open_run(moved).dataset("sharpness")["step"].values.tolist() == [3, 6, 9]
+    # Only the checkpoint says where its folder is, as another one is given to the Trainer.
+    train(tmp_path / "c", 4, [Sharpness(draws=2, steps=2)], tmp_path / "b" / checkpoint.name)
+    assert open_run(moved).dataset("sharpness")["step"].values.tolist() == [3, 6, 9, 12]
+    assert not list((tmp_path / "c").rglob("*.h5"))
+
+
+def test_another_folder_gets_a_file_of_its_own(tmp_path):
+    first, checkpoint = interrupted(tmp_path / "a", [Sharpness(draws=2, steps=2)])
+    before = run_of(first).path.read_bytes()
+    shutil.copy(checkpoint, tmp_path / "alone.ckpt")
+    train(tmp_path / "b", 3, [Sharpness(draws=2, steps=2)], tmp_path / "alone.ckpt")
+    assert run_of(first).path.read_bytes() == before
+    (own,) = (tmp_path / "b").rglob("*.h5")
+    run = open_run(own)
+    assert run.dataset("sharpness")["step"].values.tolist() == [9]
+    name = run_of(first).path.name
+    assert run.attributes["continues"] == {"run_id": run_of(first).attributes["run_id"], "file": name, "step": 6}
+
+
+def test_another_run_at_the_same_place_is_left_alone(tmp_path):
+    """Both trainings have a lightning_logs/version_0/landscape.h5; the checkpoint is of the first."""
+    first, checkpoint = interrupted(tmp_path / "a", [Sharpness(draws=2, steps=2)])
+    shutil.copy(checkpoint, tmp_path / "alone.ckpt")
+    other = train(tmp_path / "b", 4, [Sharpness(draws=2, steps=2)])
+    before = run_of(other).path.read_bytes()
+    train(tmp_path / "b", 3, [Sharpness(draws=2, steps=2)], tmp_path / "alone.ckpt")
+    assert run_of(other).path.read_bytes() == before
+    assert len(list((tmp_path / "b").rglob("*.h5"))) == 2
 
 
 def test_a_training_with_random_augmentation_measures_the_same_examples_again(tmp_path):

@@ -31,8 +31,12 @@ def test_a_file_that_disappears_in_the_middle(tmp_path):
                 (tmp_path / "run.h5").unlink()
 
     _, _, messages = fit_warned(tmp_path, Removes, [Sharpness(path=tmp_path / "run.h5")])
-    assert len(messages) == 1
-    assert messages[0].startswith("Sharpness could not record step 6")
+    path = tmp_path / "run.h5"
+    assert messages == [
+        f"{path} was deleted or moved away, and the rows in it are lost if it was deleted. It held 1 row of sharpness of "
+        f"this training. Later rows are recorded in {path}."
+    ]
+    assert open_run(path).dataset("sharpness")["step"].values.tolist() == [6]
 
 
 def test_what_is_no_run_at_the_path_is_kept(tmp_path):
@@ -76,4 +80,4 @@ def test_a_missing_folder_is_made(tmp_path):
     trainer, _, messages = fit_warned(tmp_path, Plain, [Sharpness(path=path)])
     assert messages == []
     assert open_run(tmp_path / path).groups == ["sharpness"]
-    assert trainer.callbacks[0].state_dict()["path"] == str(tmp_path / path)
+    assert trainer.callbacks[0].state_dict()["path"] == path.as_posix()

@@ -47,7 +47,9 @@ def go_on(path):
             path,
             {"scalars": [], "weights": [], schema.name: [*steps, following, following + 1]} | _others(path, schema),
         )
+    recorder.close()
     assert [item.name for item in path.parent.iterdir()] == [path.name]
+    assert open_run(path).attributes["state"] == "finished"
 
 
 def _others(path, schema):

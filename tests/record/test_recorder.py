@@ -376,6 +376,12 @@ def test_a_full_disk_costs_no_row(file_recorder, trajectory, weights_at):
 
 def test_file_that_vanished(file_recorder, scalars):
     file_recorder.declare(scalars)
+    file_recorder.append("sharpness", full_row(1))
+    run_id = file_recorder.run_id
     file_recorder.path.unlink()
-    with pytest.raises(FileError, match="cannot be written: No such file or directory; 1 rows wait"):
-        file_recorder.append("sharpness", full_row(1))
+    with pytest.warns(UserWarning, match="was deleted or moved away, .* It held 1 row of sharpness of this training"):
+        assert file_recorder.append("sharpness", full_row(2))
+    run = open_run(file_recorder.path)
+    assert run.dataset("sharpness")["step"].values.tolist() == [2]
+    assert run.attributes["continues"] == {"run_id": run_id, "file": "landscape.h5"}
+    assert (file_recorder.moves, file_recorder.path.name) == (1, "landscape.h5")

@@ -16,7 +16,7 @@ def test_fill_follows_the_dtype():
 def test_common_variables_are_those_that_every_row_has():
     names = "step epoch batch_index learning_rate train_loss train_error held_out_loss held_out_error"
     losses = names.split()[4:]
-    others = "n_parameters trainable measured_examples wall_seconds overhead reduced left_out status reason"
+    others = "n_parameters trainable measured_examples wall_seconds overhead reduced left_out status checksum reason"
     assert [variable.name for variable in COMMON] == [
         *names.split(),
         *(f"{name}_stderr_sample" for name in losses),
