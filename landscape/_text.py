@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def visible(text: object, keep: str = "") -> str:
-    """Return text that cannot steer a terminal, hide itself or turn around what stands beside it.
+    r"""Return text that cannot steer a terminal, hide itself or turn around what stands beside it.
 
     Control characters, changes of writing direction, characters without width and halves of surrogate pairs become
     their escapes. All else stays as it is.
@@ -18,7 +18,7 @@ def visible(text: object, keep: str = "") -> str:
 
     Example:
         >>> visible("\x1b[31mred")
-        '\\\\x1b[31mred'
+        '\\x1b[31mred'
     """
     text = str(text)
     if text.isprintable():

@@ -182,9 +182,7 @@ class _Part:
                 data = self._group[name]
                 row = math.prod(data.shape[1:]) * data.id.get_type().get_size()
                 memory = _TEXT if data.dtype.kind == "S" else _BFLOAT16 if _bfloat16.is_bfloat16(data) else 1
-                budget.take(
-                    memory * row * self._count, memory * min(row * self._count, stored_bytes(data.id))
-                )
+                budget.take(memory * row * self._count, memory * min(row * self._count, stored_bytes(data.id)))
         for name in self._statics:
             data = self._group[name]
             budget.take(data.nbytes, stored_bytes(data.id))

@@ -169,4 +169,5 @@ def _check(path: Path, file: Any) -> None:
 
 def _damaged(path: Path, error: Exception) -> str:
     lines = str(error.args[0] if error.args else error).splitlines()
-    return f"{path} is damaged and cannot be read ({lines[0] if lines else type(error).__name__}); restore it from a copy."
+    reason = lines[0] if lines else type(error).__name__
+    return f"{path} is damaged and cannot be read ({reason}); restore it from a copy."

@@ -19,7 +19,7 @@ _MOST_GROUPS, _MOST_SETS, _MOST_SETS_IN_ALL = 1024, 1024, 16384
 _MOST_RANK = 8
 _MOST_TEXT = 65536  # bytes of a fixed text
 _SLACK = 1024**2  # bytes of a file that may be claimed without being stored
-_LARGE_ROW = 8 * 1024  # bytes: rows of at least that have a chunk each, which is not written where the row is missing
+LARGE_ROW = 8 * 1024  # bytes: rows of at least that have a chunk each, which is not written where the row is missing
 _INFLATED = 1032  # what deflate makes of a byte at most
 _MOST_INFLATED = 128 * 1024**2
 _SHOWN = 8  # steps in a sentence
@@ -195,7 +195,7 @@ def _may_be_missing(data: Any, created: Any, layout: int, shape: tuple[int, ...]
     """Return whether a claim without stored bytes is one that the recorder makes: an axis, or large missing rows."""
     if layout == h5d.CHUNKED and shape:
         row = math.prod(shape[1:]) * kind.get_size()
-        return created.get_chunk()[0] == 1 and row >= _LARGE_ROW
+        return created.get_chunk()[0] == 1 and row >= LARGE_ROW
     return stored == 0 and len(shape) == 1 and h5a.exists(data, b"CLASS")
 
 
@@ -231,7 +231,8 @@ def _require_hard(group: Any, name: bytes, where: str) -> None:
     kind = group.links.get_info(name).type
     if kind != h5l.TYPE_HARD:
         named = {h5l.TYPE_EXTERNAL: "a link to another file", h5l.TYPE_SOFT: "a symbolic link"}
-        raise Refusal(f"{where + _text(name)!r} is {named.get(kind, 'a link of an unknown kind')}, which is not followed")
+        what = named.get(kind, "a link of an unknown kind")
+        raise Refusal(f"{where + _text(name)!r} is {what}, which is not followed")
 
 
 def _is_hard(group: Any, name: bytes) -> bool:
