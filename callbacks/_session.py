@@ -137,7 +137,7 @@ class Session:
         recorder = Recorder.create(lease.path, provenance(trainer, module) | more, layout, run_id, lease)
         if elsewhere:
             why = why or f"{self.path} is being written by another training; a run file has one writer."
-            warnings.warn(f"{why} This training is recorded in {lease.path}.", stacklevel=2)
+            warnings.warn(f"landscape: {why} This training is recorded in {lease.path}.", stacklevel=2)
         return recorder
 
     def claim(self, name: str, owner: object) -> str:

@@ -59,7 +59,7 @@ class TrajectoryLayouts:
             data = run._source.read([layout_group(self._group, len(self._known) + 1)], lambda _: [])
             self._known.append(described(next(iter(data.values())).schema.attributes))
         self.first = self._known[0]
-        first = run._source.read([self._group], lambda _: [])[self._group]
+        first = run._source.read([self._group], lambda _: ["constants"])[self._group]
         if "constants" in first.statics:
             self._constants = stored_digests(first.schema.attributes, first.statics["constants"].values)
             return

@@ -37,7 +37,10 @@ def group_tables(run: Run, groups: Iterable[str] | None = None) -> dict[str, tup
     """
     contents = run._source.read(None if groups is None else list(groups), column_variables)
     return {
-        name: (table({name: part}), {"description": part.schema.description, **part.schema.attributes})
+        name: (
+            table({name: part}, run._source.memory_limit, run.path),
+            {"description": part.schema.description, **part.schema.attributes},
+        )
         for name, part in contents.items()
     }
 

@@ -14,6 +14,7 @@ from landscape._batches import cast, n_examples
 from landscape._errors import LandscapeError
 from landscape._parameters import measuring_dtype, trainable
 from landscape._results import Result
+from landscape._text import visible
 from landscape.certificates._certificate import Certificate, claimable
 from landscape.certificates._counting import count_wrong, objective_of, require_answers_of_one_example
 from landscape.certificates._examples import examples_fingerprint
@@ -90,7 +91,7 @@ def verify(
 
 def _plain(reason: str) -> str:
     """Return a sentence that may quote a file without the control characters and the length that it may have there."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in reason)
+    text = visible(reason)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from torch import nn
 
 from landscape._errors import FileError
 from landscape._layout import plain_name
 from landscape.callbacks._weights_file import tensors_of
+from landscape.cli._output import say
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
@@ -75,4 +75,4 @@ def _tell_others(model: nn.Module, found: Mapping[str, Any], path: Path) -> None
         raise FileError(f"{path} holds {inside[0]!r}, which --model lacks: it is of another architecture than --model")
     if others:
         more = " and more" if len(others) > 3 else ""
-        click.echo(f"{path} also holds {', '.join(others[:3])}{more}, which --model lacks; left out.", err=True)
+        say(f"{path} also holds {', '.join(others[:3])}{more}, which --model lacks; left out.", err=True)

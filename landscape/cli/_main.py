@@ -9,6 +9,8 @@ import click
 
 from landscape import __version__
 from landscape._errors import LandscapeError
+from landscape._text import visible
+from landscape.cli._output import any_encoding, say
 
 _SUBCOMMANDS = {
     "certify": "Write a generalisation bound as a file, or verify one.",
@@ -40,18 +42,25 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_SUBCOMMANDS.items()))
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with any_encoding():
+            return super().main(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = visible(error.message, keep="\n")
+            raise
         except LandscapeError as error:
-            click.echo(f"Error: {error}", err=True)
+            say(f"Error: {visible(error)}", err=True)
         except BrokenPipeError:  # the reader of our output has gone, as in `landscape show run.h5 | head -1`
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {where}{error.strerror or error}.", err=True)
+            say(visible(f"Error: {where}{error.strerror or error}."), err=True)
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            say("Interrupted.", err=True)
             ctx.exit(_INTERRUPTED)
         return ctx.exit(1)
 

@@ -17,8 +17,8 @@ from landscape._errors import LandscapeError
 from landscape._given import check_batches
 from landscape.certificates import Certificate, best_of, certify, read, train_subspace, verify
 from landscape.certificates._examples import examples_fingerprint, require_draws, require_whole
-from landscape.cli._json import strict
 from landscape.cli._options import loss_option, model_option
+from landscape.cli._output import say, say_json
 from landscape.cli._targets import Target, build_model, call, constructor_settings, read_batches, stored
 
 _EXAMPLE = (
@@ -147,11 +147,11 @@ def _verify(path: Path, as_json: bool, options: dict[str, Any]) -> None:
     architecture = _architecture(options["model"], constructor_settings(options["model"], settings))
     verdict = verify(path, architecture, read_batches(options["data"]), loss_fn=options["loss"])
     if as_json:
-        click.echo(json.dumps(strict(verdict.to_dict()), indent=2, allow_nan=False, ensure_ascii=False))
+        say_json(verdict.to_dict())
     elif verdict.valid and verdict.certificate is not None:
-        click.echo(f"{verdict}.\n{verdict.certificate.statement()}")
+        say(f"{verdict}.\n{verdict.certificate.statement()}")
     else:
-        click.echo(f"{verdict}.")
+        say(f"{verdict}.")
     click.get_current_context().exit(0 if verdict.valid else 1)
 
 
@@ -171,11 +171,11 @@ def _certify(checkpoint: Path | None, as_json: bool, options: dict[str, Any]) ->
     if options["out"] is not None:
         certificate.save(options["out"])
     if as_json:
-        click.echo(json.dumps(strict(certificate.to_dict()), indent=2, allow_nan=False, ensure_ascii=False))
+        say_json(certificate.to_dict())
         return
-    click.echo(certificate.statement())
+    say(certificate.statement())
     if options["out"] is not None:
-        click.echo(f"Written: {options['out']}")
+        say(f"Written: {options['out']}")
 
 
 def _every_example(data: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import click
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from landscape._errors import LandscapeError
 from landscape._results import with_error
-from landscape.cli._json import strict
 from landscape.cli._options import batches_option, data_option, held_out_option, loss_option, model_option
+from landscape.cli._output import say_json
+from landscape.cli._tables import console
 from landscape.cli._targets import build_model, make_objective, read_batches
 from landscape.connectivity import Curve, align, barriers, fit_curve, path_integral, profile
 from landscape.connectivity._ends import check_same_architecture, end_buffers, end_vector
@@ -74,7 +73,7 @@ def command(a: Path, b: Path, model: Any, data: Any, held_out: Any, as_json: boo
     except ValueError as error:  # two architectures, a learning rate: what the user gave
         raise LandscapeError(str(error)) from error
     if as_json:
-        click.echo(json.dumps(strict(paths), indent=2, allow_nan=False))
+        say_json(paths)
     else:
         _print(paths)
 
@@ -127,7 +126,7 @@ def _along(curve: Curve, objective: Objective, grid: np.ndarray, refine: int) ->
 
 
 def _print(paths: dict[str, Any]) -> None:
-    console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("path")
     table.add_column("examples")
@@ -152,5 +151,5 @@ def _print(paths: dict[str, Any]) -> None:
                     ],
                     f"{heights[0]['t']:.3g}",
                 )
-    console.print(table)
-    console.print("Barriers, ± their standard errors over the measured examples.")
+    out.print(table)
+    out.print("Barriers, ± their standard errors over the measured examples.")

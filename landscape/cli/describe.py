@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from rich.table import Table
 
 from landscape._errors import LandscapeError
 from landscape._results import Result, with_error
-from landscape.cli._json import strict
 from landscape.cli._options import batches_option, model_option
+from landscape.cli._output import say_json
+from landscape.cli._tables import console
 from landscape.cli._targets import Target, build_model, make_objective, model_maker, read_batches
 from landscape.description import AdamTraining, LightningTraining, Orders, TwoPart, prequential_orders, two_part
 from landscape.description._lightning import lightning_namespace
@@ -76,7 +76,7 @@ def command(checkpoint: Path | None, model: Any, data: Any, as_json: bool, **opt
         ) from error
     if as_json:
         found = {"prequential": _lists(orders), "two_part": None if parts is None else _lists(parts)}
-        click.echo(json.dumps(strict(found), indent=2, allow_nan=False, ensure_ascii=False))
+        say_json(found)
     else:
         _print(orders, parts)
 
@@ -116,7 +116,7 @@ def _lists(result: Result) -> dict[str, Any]:
 
 
 def _print(orders: Orders, parts: TwoPart | None) -> None:
-    console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    out = console()
     table = _table("code", "bits", "bits a label", "of the uniform code")
 
     def add(name: str, bits: float, stderr: float = 0.0) -> None:
@@ -129,26 +129,26 @@ def _print(orders: Orders, parts: TwoPart | None) -> None:
     add("prequential, mean", orders.bits, orders.stderr)
     if parts is not None:
         add("two parts", parts.bits)
-    console.print(table)
-    console.print(f"{orders.n_labels} labels of {orders.classes} classes; ± standard errors over orders.")
+    out.print(table)
+    out.print(f"{orders.n_labels} labels of {orders.classes} classes; ± standard errors over orders.")
     blocks = _table("examples sent before", "examples sent after", "bits a label")
     ends = orders.block_ends.tolist()
     each = orders.block_bits.sum(axis=0) / np.maximum(orders.block_labels.sum(axis=0), 1)
     for start, stop, bits in zip([0, *ends[:-1]], ends, each, strict=True):
         blocks.add_row(str(start), str(stop), f"{bits:.3g}")
-    console.print(blocks)
+    out.print(blocks)
     if parts is not None:
-        _print_parts(console, parts)
+        _print_parts(out, parts)
 
 
-def _print_parts(console: Console, parts: TwoPart) -> None:
+def _print_parts(out: Console, parts: TwoPart) -> None:
     table = _table("loss may rise by", "bits of the weights", "bits of the labels", "sum")
     for row in zip(parts.tolerances, parts.curve_code_bits, parts.curve_label_bits, parts.curve_bits, strict=True):
         table.add_row(f"{row[0]:g}", *(f"{value:.0f}" for value in row[1:]))
-    console.print(table)
-    console.print(f"Two parts: {parts.family}; shortest where the loss may rise by {parts.tolerance:g} nats a label.")
+    out.print(table)
+    out.print(f"Two parts: {parts.family}; shortest where the loss may rise by {parts.tolerance:g} nats a label.")
     if parts.assumption:
-        console.print(f"Assumed: {parts.assumption}.")
+        out.print(f"Assumed: {parts.assumption}.")
 
 
 def _number(value: float, stderr: float) -> str:

@@ -15,6 +15,7 @@ from landscape._errors import LandscapeError
 from landscape.callbacks import Compressibility, HessianSpectrum, LandscapeCallback, LearningCoefficient, Sharpness
 from landscape.callbacks._offline import record_saved
 from landscape.cli._options import batches_option, data_option, held_out_option, loss_option, model_option
+from landscape.cli._output import say
 from landscape.cli._saved import load, positions
 from landscape.cli._targets import make_objective, read_batches
 from landscape.objective import Objective
@@ -80,8 +81,8 @@ def command(
                 start = "Not measured" if status == "failed" else "Measured in part"
                 messages.append(f"{start}: {group} of {saved.source} (step {saved.step}): {why}")
     for message in messages:
-        click.echo(message, err=True)
-    click.echo(out)
+        say(message, err=True)
+    say(out)
     if nothing == len(places) * len(callbacks):
         raise LandscapeError("nothing could be measured; the rows are recorded as failed")
 

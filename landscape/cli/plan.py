@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import click
 
 from landscape.callbacks import default_callbacks
 from landscape.callbacks._plan import plan
-from landscape.cli._json import strict
 from landscape.cli._options import batches_option, data_option, held_out_option, loss_option, model_option
+from landscape.cli._output import say, say_json
 from landscape.cli._targets import make_objective, model_maker, read_batches
 
 _EXAMPLE = (
@@ -50,7 +49,10 @@ def command(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--overhead") from error
     found = plan(objective, callbacks, held_out=held, epochs=epochs, examples_per_epoch=objective.n_examples)
-    click.echo(json.dumps(strict(_plain(found)), indent=2, allow_nan=False) if as_json else str(found))
+    if as_json:
+        say_json(_plain(found))
+    else:
+        say(found)
 
 
 def _plain(found: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from landscape import analysis
+from landscape._text import visible
+from landscape.cli._output import say
 
 _EXAMPLE = (
     "\b\nExample:\n  landscape plot runs/*.h5 --out flatness.png --group batch_size\n"
@@ -104,7 +106,7 @@ def command(runs: tuple[Path, ...], kind: str, out: Path, dpi: int, **choices: A
             raise click.UsageError(
                 f"only --kind surface makes an interactive page; give --out as {', '.join(_SUFFIXES)}"
             )
-        click.echo(analysis.write_surface_html(runs[0], out))
+        say(analysis.write_surface_html(runs[0], out))
         return
     mpl.use("Agg")
     with _warnings_as_sentences():
@@ -114,7 +116,7 @@ def command(runs: tuple[Path, ...], kind: str, out: Path, dpi: int, **choices: A
             figure.savefig(out, dpi=dpi)
         finally:
             plt.close(figure)
-    click.echo(out)
+    say(out)
 
 
 def _arguments(kind: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -136,5 +138,5 @@ def _warnings_as_sentences() -> Iterator[None]:
     """Print warnings meant for the user on stderr without the line of code they came from."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {str(message).rstrip('.')}.", err=True)
+        warnings.showwarning = lambda message, *_, **__: say(f"Warning: {visible(message).rstrip('.')}.", err=True)
         yield

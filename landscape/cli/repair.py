@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from landscape.cli._json import strict
+from landscape._text import visible
+from landscape.cli._output import say, say_json
+from landscape.cli._tables import console, shown
 from landscape.record._repair import FileState, clean_copy, inspect_file
 
 _EXAMPLE = (
@@ -32,26 +32,27 @@ def command(file: Path, out: Path | None, as_json: bool) -> None:
     state = inspect_file(file) if out is None else clean_copy(file, out)
     if as_json:
         written = None if out is None else str(out)
-        click.echo(json.dumps(strict(state.to_dict() | {"written": written}), indent=2, ensure_ascii=False))
+        say_json(state.to_dict() | {"written": written})
         return
     _print(state)
     if out is not None:
-        click.echo(f"Written: {out}")
+        say(f"Written: {out}")
 
 
 def _print(state: FileState) -> None:
-    console = Console(highlight=False, width=None if Console().is_terminal else 120)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("group")
     for title in ("complete rows", "failed", "steps", "unfinished rows"):
         table.add_column(title, justify="right")
     for group in state.groups:
         steps = f"{group.first_step} to {group.last_step}" if group.rows else ""
-        table.add_row(group.name, str(group.rows), str(group.failed), steps, str(group.unfinished))
-    console.print(table)
+        table.add_row(shown(group.name), str(group.rows), str(group.failed), steps, str(group.unfinished))
+    console().print(table)
     for name in state.leftovers:
-        click.echo(f"Beside it: {name}, a temporary file of a writer; it goes when the run goes on.")
+        say(f"Beside it: {visible(name)}, a temporary file of a writer; it goes when the run goes on.")
+    if state.damaged:
+        say(f"Rows whose values do not match their checksums: {state.damage()}; a copy has them as failed rows.")
     if state.unfinished:
-        click.echo(f"Rows begun and not finished: {state.unfinished}; all others are whole.")
+        say(f"Rows begun and not finished: {state.unfinished}; all others are whole.")
     else:
-        click.echo("All rows are whole.")
+        say("All other rows are whole." if state.damaged else "All rows are whole.")

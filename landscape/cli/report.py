@@ -8,6 +8,7 @@ import click
 import matplotlib as mpl
 
 from landscape import analysis
+from landscape.cli._output import say
 
 
 def _check_suffix(ctx: click.Context, parameter: click.Parameter, out: Path) -> Path:
@@ -24,4 +25,4 @@ def _check_suffix(ctx: click.Context, parameter: click.Parameter, out: Path) -> 
 def command(runs: tuple[Path, ...], out: Path) -> None:
     """Write one HTML page about run files, with all their pictures inside, and print where it was written."""
     mpl.use("Agg")
-    click.echo(analysis.write_report(runs, out))
+    say(analysis.write_report(runs, out))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from landscape.analysis import summarize
 from landscape.analysis._summary import value_text
-from landscape.cli._json import strict
+from landscape.cli._output import say_json
+from landscape.cli._tables import console, shown
 
 _EXAMPLE = (
     "\b\nExample:\n  landscape show lightning_logs/version_0/landscape.h5\n"
     "  landscape show --json landscape.h5 | jq .groups"
 )
-_WIDTH = 120  # of the output where it goes to no terminal
 _FAILURES = 10  # printed without --all
 _WIDE = 100  # a terminal that has room to say what the measures are
 
@@ -34,29 +31,27 @@ def command(run: Path, as_json: bool, everything: bool) -> None:
     """Print what RUN holds: provenance, groups, first and last values, failed measurements."""
     summary = summarize(run)
     if as_json:
-        click.echo(json.dumps(strict(summary), indent=2, allow_nan=False, ensure_ascii=False))
+        say_json(summary)
     else:
         _print(summary, everything)
 
 
 def _print(summary: dict[str, Any], everything: bool) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, width=_WIDTH)
-    console.print(Text(summary["path"], "bold"), soft_wrap=True)
-    console.print(_provenance(summary["attributes"]))
-    console.print(_groups(summary["groups"]))
+    out = console()
+    out.print(shown(summary["path"], "bold"), soft_wrap=True)
+    out.print(_provenance(summary["attributes"]))
+    out.print(_groups(summary["groups"]))
     for measured in summary["measured"]:
-        console.print(_measured(measured), soft_wrap=True)
+        out.print(_measured(measured), soft_wrap=True)
     values = [value for value in summary["values"] if everything or value["main"]]
     if values:
-        console.print(_values(values, with_meaning=console.width >= _WIDE))
+        out.print(_values(values, with_meaning=out.width >= _WIDE))
     failures = summary["failures"]
     for failure in failures if everything else failures[:_FAILURES]:
         text = f"{failure['status']}: {failure['group']} at step {failure['step']}: {failure['reason']}"
-        console.print(Text(text, "red"), soft_wrap=True)
+        out.print(shown(text, "red"), soft_wrap=True)
     if len(failures) > _FAILURES and not everything:
-        console.print(f"... and {len(failures) - _FAILURES} more such rows; --all prints them.", style="red")
+        out.print(f"... and {len(failures) - _FAILURES} more such rows; --all prints them.", style="red")
 
 
 def _provenance(attributes: dict[str, Any]) -> Table:
@@ -65,7 +60,7 @@ def _provenance(attributes: dict[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in attributes.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(Text(name), Text(text))
+        table.add_row(shown(name), shown(text))
     return table
 
 
@@ -75,7 +70,7 @@ def _measured(measured: dict[str, Any]) -> Text:
     data = f"{measured['n_examples']} examples ({measured['source']}), {measured['mode']} mode"
     mean = over.get(measured["weighting"], measured["weighting"])
     text = f"{', '.join(measured['groups'])}: {data}; the loss is the mean over {mean} ({measured['evidence']})"
-    return Text(text, "yellow" if measured["weighting"] == "batches" else "dim")
+    return shown(text, "yellow" if measured["weighting"] == "batches" else "dim")
 
 
 def _groups(groups: list[dict[str, Any]]) -> Table:
@@ -86,7 +81,7 @@ def _groups(groups: list[dict[str, Any]]) -> Table:
         steps = "" if group["first_step"] is None else f"{group['first_step']} to {group['last_step']}"
         counts = [Text(str(group[key]), "red" if group[key] else "") for key in ("failed", "partial")[: 1 + partial]]
         seconds = f"{group['wall_seconds']:.1f}"
-        table.add_row(group["name"], str(group["rows"]), *counts, steps, seconds, _cut(group["description"]))
+        table.add_row(shown(group["name"]), str(group["rows"]), *counts, steps, seconds, _cut(group["description"]))
     return table
 
 
@@ -100,15 +95,15 @@ def _values(values: list[dict[str, Any]], with_meaning: bool) -> Table:
         if value["group"] != group:
             group = value["group"]
             table.add_section()
-            table.add_row(Text(group, "bold"))
+            table.add_row(shown(group, "bold"))
         meaning = [_cut(value["label"])] if with_meaning else []
-        table.add_row(Text(value["name"]), first, last, *meaning)
+        table.add_row(shown(value["name"]), first, last, *meaning)
     return table
 
 
 def _cut(text: str) -> Text:
     """Return text that keeps to one line, cut short where the terminal is narrow."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return shown(text, no_wrap=True, overflow="ellipsis")
 
 
 def _table(name: str, columns: dict[str, Any]) -> Table:

@@ -132,7 +132,23 @@ def _write(file: Any, path: Path, name: str, row: Row, mark: Mark | None, settle
         check_mark(file, path, mark)
     if end is None or (mark is not None and mark.last.get(name) != end.step):
         raise OtherWriterError(f"the group {name!r} of {path} has rows of another writer, or has lost some.")
-    group, count = file[name], end.count
+    _put_row(file[name], end.count, row, settle)
+    if mark is not None:
+        mark.last[name] = int(row[EVENT])
+
+
+def overwrite(group: Any, index: int, row: Row) -> None:
+    """Replace a row, in a file that nobody else has open.
+
+    Args:
+        group: The open HDF5 group.
+        index: Index of the row.
+        row: An array for every variable of the group.
+    """
+    _put_row(group, index, row, lambda: None)
+
+
+def _put_row(group: Any, index: int, row: Row, settle: Callable[[], None]) -> None:
     # A file of an older version lacks the common variables that came later.
     names = [variable for variable in row if variable != EVENT and variable in group]
     stored = row
@@ -141,10 +157,8 @@ def _write(file: Any, path: Path, name: str, row: Row, mark: Mark | None, settle
     for variable in (*names, EVENT):
         if variable == EVENT:
             settle()
-        _put(h5py.h5d.open(group.id, variable.encode()), count, stored[variable])
+        _put(h5py.h5d.open(group.id, variable.encode()), index, stored[variable])
     settle()
-    if mark is not None:
-        mark.last[name] = int(row[EVENT])
 
 
 def _put(dataset: Any, index: int, values: np.ndarray) -> None:
@@ -156,7 +170,7 @@ def _put(dataset: Any, index: int, values: np.ndarray) -> None:
         values: Its value, of the variable's type.
     """
     length = dataset.shape[0]
-    dataset.set_extent((index + 1, *values.shape))
+    dataset.set_extent((max(length, index + 1), *values.shape))
     large = values.nbytes >= _LARGE
     chunks: tuple[int, ...] = dataset.get_create_plist().get_chunk() if large or is_missing(values) else ()
     if is_missing(values) and chunks[0] == 1 and length == index:

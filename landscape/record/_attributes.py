@@ -9,7 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from landscape.record._budget import Budget
 from landscape.record._life import NAMES as LIFE
+from landscape.record._texts import attribute, attributes_of
 
 _JSON = "json_attributes"
 _INT64 = range(-(2**63), 2**63)
@@ -32,11 +34,29 @@ def write_attributes(target: Any, values: Mapping[str, Any]) -> None:
         del target.attrs[_JSON]
 
 
-def read_attributes(target: Any) -> dict[str, Any]:
-    """Return the attributes of an HDF5 file, group or dataset, JSON decoded."""
-    encoded = set(_names(target))
-    values = {name: target.attrs[name] for name in target.attrs if name != _JSON}
-    return {name: json.loads(value) if name in encoded else _plain(value) for name, value in values.items()}
+def read_attributes(target: Any, budget: Budget | None = None) -> dict[str, Any]:
+    """Return the attributes of an HDF5 file, group or dataset, JSON decoded.
+
+    Args:
+        target: The object.
+        budget: What the call may still read.
+
+    Returns:
+        Plain values by name.
+
+    Raises:
+        ValueError: An attribute that is marked as JSON is none, or there are too many.
+    """
+    values = attributes_of(target, budget)
+    encoded = {str(name) for name in values.pop(_JSON, ())}
+    return {name: _decoded(name, value) if name in encoded else _plain(value) for name, value in values.items()}
+
+
+def _decoded(name: str, value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the attribute {name!r} is no JSON: {str(error)[:80]}") from None
 
 
 def encode(value: Any) -> tuple[str | int | float, bool]:
@@ -66,7 +86,7 @@ def check_root_attributes(values: Mapping[str, Any]) -> None:
 
 
 def _names(target: Any) -> list[str]:
-    return [str(name) for name in target.attrs.get(_JSON, ())]
+    return [str(name) for name in attribute(target, _JSON, ())]
 
 
 def _plain(value: Any) -> Any:

@@ -177,7 +177,7 @@ class States:
         wanted = layout.parts["constant"].layout.names
         if not wanted:
             return {}
-        first = self.source.read([self._group], lambda _: [], slice(0))[self._group]
+        first = self.source.read([self._group], lambda _: ["constants"], slice(0))[self._group]
         part = _part(first.schema, "constant")
         named = part.named(first.statics["constants"].values)
         return {name: named[name] for name in wanted}

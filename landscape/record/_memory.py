@@ -15,7 +15,7 @@ from landscape._errors import FileError
 from landscape._layout import ParameterLayout
 from landscape.record._agreement import check_agreement
 from landscape.record._attributes import check_root_attributes, normalise
-from landscape.record._contents import Choice, GroupContents, Static, wanted
+from landscape.record._contents import Choice, GroupContents, Static, wanted, wanted_statics
 from landscape.record._life import FINISHED, RUNNING, beginning, sign_of_life
 from landscape.record._opening import unknown_group
 from landscape.record._reader import Run
@@ -141,6 +141,7 @@ class _MemorySource:
     schemas: dict[str, GroupSchema] = dataclasses.field(default_factory=dict)
     rows: dict[str, list[Row]] = dataclasses.field(default_factory=dict)
     statics: dict[str, dict[str, Static]] = dataclasses.field(default_factory=dict)
+    memory_limit: int | None = None
 
     def attributes(self) -> dict[str, Any]:
         return dict(self.root)
@@ -160,7 +161,8 @@ class _MemorySource:
                 raise FileError(unknown_group(self.path, name, self.groups()))
             schema, chosen = self.schemas[name], self.rows[name][rows]
             arrays = {variable: _stacked(schema, variable, chosen) for variable in wanted(schema, choose)}
-            contents[name] = GroupContents(schema, arrays, dict(self.statics[name]))
+            statics = {each: self.statics[name][each] for each in wanted_statics(schema, self.statics[name], choose)}
+            contents[name] = GroupContents(schema, arrays, statics)
         return contents
 
 

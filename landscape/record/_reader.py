@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from landscape._errors import FileError
 from landscape._layout import ParameterLayout
+from landscape.record._budget import MEMORY_LIMIT, check_limit
 from landscape.record._contents import FileSource, Source
+from landscape.record._repair import inspect_file
 from landscape.record._table import column_variables, table
 from landscape.record._trajectory import Trajectory, read_trajectory
 from landscape.record._weights import has_weights, read_layout_at, read_state_dict, read_weights
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, verify: bool = False, memory_limit: int | None = MEMORY_LIMIT) -> Run:
     """Open a run file: a live one, a finished one, or one whose writer was killed.
 
     The file is held only while something is read, so a training that writes it is not disturbed, and each call sees
@@ -24,15 +27,24 @@ def open_run(path: str | Path) -> Run:
 
     Args:
         path: The HDF5 file of the run.
+        verify: Read every row, and compare it with its checksum.
+        memory_limit: Bytes that one call reads at most: 512 MB, as a file may claim anything. Give more for weights
+            that are larger, or None for no limit, where you trust the file.
 
     Returns:
         The run.
 
     Raises:
-        FileError: The file is missing, no HDF5, damaged, no run, of a newer schema, or held by a writer.
+        FileError: The file is missing, no HDF5, damaged, no run, of a newer schema, or held by a writer; or a row that
+            is verified does not match its checksum.
     """
-    run = Run(FileSource(Path(path)))
+    run = Run(FileSource(Path(path), check_limit(memory_limit)))
     run.groups  # noqa: B018 - a file that cannot be read is told now, not at the first use
+    if verify and (damage := inspect_file(path).damage()):
+        raise FileError(
+            f"{path} is damaged: the values of these rows do not match their checksums: {damage}. "
+            "`landscape repair FILE --out COPY` writes a copy in which they are failed rows."
+        )
     return run
 
 
@@ -105,7 +117,7 @@ class Run:
         Raises:
             FileError: The file is not readable.
         """
-        return table(self._source.read(None, column_variables))
+        return table(self._source.read(None, column_variables), self._source.memory_limit, self.path)
 
     @property
     def has_weights(self) -> bool:

@@ -13,13 +13,25 @@ import numpy as np
 SCHEMA_VERSION = 1
 """Version of the file's structure; a reader refuses files of a newer one."""
 
+EVENT = "step"
+"""Name of the event dimension, and of the variable that labels it."""
+
+LAYOUT = "parameters"
+"""Name of the group that names the tensors behind the flat parameter vector."""
+
 RESERVED_ATTRIBUTES = ("description", "variables", "json_attributes")
 REASON_BYTES = 512
 STATUS = ("ok", "failed", "partial", "surrogate")
 """What the numbers in the variable `status` mean, in their order. Older files hold the first two alone."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_LONGEST_NAME = 255
 _FILL = {"f": np.nan, "i": -1, "S": b""}
+
+
+def is_name(name: str) -> bool:
+    """Return whether a group, variable or dimension may be called so."""
+    return len(name) <= _LONGEST_NAME and bool(_NAME.fullmatch(name))
 
 
 def _check_name(what: str, name: str) -> None:

@@ -12,10 +12,20 @@ import numpy as np
 from landscape._layout import ParameterLayout
 from landscape.record import _bfloat16
 from landscape.record._attributes import read_attributes, write_attributes
-from landscape.record._schema import COMMON, RESERVED_ATTRIBUTES, STATUS, Coordinate, GroupSchema, Variable
+from landscape.record._budget import Budget
+from landscape.record._schema import (
+    COMMON,
+    EVENT,
+    LAYOUT,
+    RESERVED_ATTRIBUTES,
+    STATUS,
+    Coordinate,
+    GroupSchema,
+    Variable,
+)
+from landscape.record._texts import attribute, text_attribute, texts
+from landscape.record._validation import data_sets, steps_of
 
-EVENT = "step"
-LAYOUT = "parameters"
 _UNLABELLED = "This is a netCDF dimension but not a netCDF variable."
 _CHUNK_BYTES, _CHUNK_ROWS = 16 * 1024, 64
 _LARGEST_CHUNK = 256 * 1024**2  # HDF5 refuses chunks of 4 GiB
@@ -46,27 +56,40 @@ def write_group(file: Any, schema: GroupSchema) -> None:
     write_attributes(group, {**schema.attributes, "description": schema.description, "variables": order})
 
 
-def read_schema(group: Any) -> GroupSchema:
-    """Return the schema of a group of the file."""
-    attributes = read_attributes(group)
+def read_schema(group: Any, budget: Budget | None = None) -> GroupSchema:
+    """Return the schema of a group of the file.
+
+    Args:
+        group: The h5py.Group.
+        budget: What the call may still read.
+
+    Returns:
+        The schema.
+
+    Raises:
+        ValueError: The group is not what a schema describes: shapes disagree with dimensions or rows.
+    """
+    attributes = read_attributes(group, budget)
     common = {variable.name for variable in COMMON}
-    found = {name: group[name] for name in group if name not in common}
+    found = {name: group[name] for name in data_sets(group) if name not in common}
     dims = {name: dims_of(data) for name, data in found.items()}
-    coordinates = [_read_coordinate(name, data) for name, data in found.items() if data.is_scale]
+    _check_shapes(group, found, dims)
+    coordinates = [_read_coordinate(name, data, budget) for name, data in found.items() if data.is_scale]
     variables = {
         name: Variable(
             name,
             dims[name][1:],
             data.dtype.str,
-            str(data.attrs.get("units", "1")),
-            str(data.attrs.get("long_name", "")),
+            text_attribute(data, "units", "1"),
+            text_attribute(data, "long_name"),
             data.fillvalue,
             _bfloat16.NAME if _bfloat16.is_bfloat16(data) else None,
         )
         for name, data in found.items()
         if not data.is_scale and dims[name][:1] == (EVENT,)
     }
-    order = [name for name in attributes.get("variables", ()) if name in variables]
+    listed = attributes.get("variables", ())
+    order = [name for name in listed if name in variables] if isinstance(listed, (list, tuple)) else []
     settings = {name: value for name, value in attributes.items() if name not in RESERVED_ATTRIBUTES}
     return GroupSchema(
         group.name.strip("/"),
@@ -87,7 +110,7 @@ def dims_of(dataset: Any) -> tuple[str, ...]:
 def statics_of(group: Any) -> list[str]:
     """Return the names of the arrays of a group that have no event dimension and are no coordinates."""
     common = {variable.name for variable in COMMON}
-    others = {name: group[name] for name in group if name not in common}
+    others = {name: group[name] for name in data_sets(group) if name not in common}
     return [name for name, data in others.items() if not data.is_scale and EVENT not in dims_of(data)]
 
 
@@ -127,13 +150,28 @@ def write_layout(file: Any, layout: ParameterLayout) -> None:
         write_static(group, name, array, dims, "1", text)
 
 
-def read_layout(file: Any) -> ParameterLayout | None:
-    """Return the layout of the flat parameter vector, or None where the file has none."""
+def read_layout(file: Any, budget: Budget | None = None) -> ParameterLayout | None:
+    """Return the layout of the flat parameter vector, or None where the file has none.
+
+    Args:
+        file: The h5py.File.
+        budget: What the call may still read.
+
+    Returns:
+        The layout.
+
+    Raises:
+        ValueError: Names and shapes do not fit together.
+    """
     if LAYOUT not in file:
         return None
-    group = file[LAYOUT]
-    names: Any = _strings(group["name"]) if len(group["name"]) else []
-    shapes = tuple(tuple(int(size) for size in row if size >= 0) for row in group["shape"][()])
+    group, budget = file[LAYOUT], budget or Budget()
+    names: Any = texts(group["name"], budget) if len(group["name"]) else []
+    budget.take(group["shape"].nbytes)
+    table = group["shape"][()]
+    if table.ndim != 2 or table.dtype.kind not in "iu" or len(table) != len(names):
+        raise ValueError(f"{LAYOUT}/shape does not give the axes of {len(names)} tensors")
+    shapes = tuple(tuple(int(size) for size in row if size >= 0) for row in table)
     return ParameterLayout(tuple(str(name) for name in names), shapes)
 
 
@@ -151,16 +189,34 @@ def _write_coordinate(group: Any, coordinate: Coordinate) -> None:
     dataset.make_scale(coordinate.name)
 
 
-def _read_coordinate(name: str, dataset: Any) -> Coordinate:
-    scale = dataset.attrs.get("NAME", b"")
-    if bytes(scale).startswith(_UNLABELLED.encode()):
+def _read_coordinate(name: str, dataset: Any, budget: Budget | None) -> Coordinate:
+    if dataset.ndim != 1:
+        raise ValueError(f"{dataset.name.strip('/')} labels a dimension and has {dataset.ndim} of them")
+    scale = attribute(dataset, "NAME", b"")
+    if isinstance(scale, bytes) and scale.startswith(_UNLABELLED.encode()):
         return Coordinate(name, len(dataset))
-    values = _strings(dataset) if h5py.check_string_dtype(dataset.dtype) else dataset[()]
-    return Coordinate(name, values, str(dataset.attrs.get("units", "1")), str(dataset.attrs.get("long_name", "")))
+    units, description = text_attribute(dataset, "units", "1"), text_attribute(dataset, "long_name")
+    if h5py.check_string_dtype(dataset.dtype):
+        return Coordinate(name, texts(dataset, budget), units, description)
+    (budget or Budget()).take(dataset.nbytes, dataset.id.get_storage_size())
+    return Coordinate(name, dataset[()], units, description)
 
 
-def _strings(dataset: Any) -> np.ndarray:
-    return np.array(dataset.asstr()[()], dtype=str)
+def _check_shapes(group: Any, found: dict[str, Any], dims: dict[str, tuple[str, ...]]) -> None:
+    """Check that all data sets have the lengths of their dimensions, and variables a value for each row."""
+    sizes = {name: len(data) for name, data in found.items() if data.is_scale}
+    rows = len(steps_of(group.id))
+    for name, data in found.items():
+        where, axes = f"{group.name.strip('/')}/{name}", dims[name]
+        if data.is_scale:
+            continue
+        if len(set(axes)) < len(axes) or EVENT in axes[1:]:
+            raise ValueError(f"{where} has a dimension twice, or not in its place")
+        if axes[:1] == (EVENT,) and len(data) < rows:
+            raise ValueError(f"{where} has {len(data)} of {rows} rows")
+        for axis, size in zip(axes, data.shape, strict=True):
+            if axis != EVENT and sizes.get(axis) != size:
+                raise ValueError(f"{where} has {size} entries along {axis or 'an axis'!r}, which has {sizes.get(axis)}")
 
 
 def _attach(group: Any, dataset: Any, dims: Sequence[str]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from landscape.record._budget import Budget
 from landscape.record._checksum import CHECKSUM
 from landscape.record._contents import GroupContents, as_text
 from landscape.record._schema import COMMON, GroupSchema, Variable
@@ -23,6 +25,7 @@ _LOSSES = frozenset(
     for name in ("train_loss", "train_error", "held_out_loss", "held_out_error")
     for end in ("", "_stderr_sample")
 )
+_CELL, _COLUMN = 8, 2048  # bytes of an entry, and of a column beside its entries
 _SEVERITY = {text: rank for rank, text in enumerate(("ok", "partial", "surrogate", "failed"))}
 
 
@@ -31,7 +34,9 @@ def column_variables(schema: GroupSchema) -> list[str]:
     return [name for name, variable in schema.all_variables.items() if _labels(schema, variable) is not None]
 
 
-def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
+def table(
+    groups: Mapping[str, GroupContents], memory_limit: int | None = None, path: Path | str = "the file"
+) -> pd.DataFrame:
     """Join the groups of a run on the step.
 
     The common columns stand once: each takes its value from the first group that has one, `wall_seconds` is the sum,
@@ -45,12 +50,20 @@ def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
 
     Args:
         groups: The groups by name.
+        memory_limit: Bytes that the table takes at most; None for no limit. Groups with rows at different steps make
+            it larger than what the file stores.
+        path: The file, for the sentence.
 
     Returns:
         The table, ordered by step.
-    """
+
+    Raises:
+        FileError: The table would take more.
+    """  # noqa: DOC502 - the budget raises it
     every_step = [contents.rows[EVENT] for contents in groups.values()]
     steps = np.unique(np.concatenate(every_step)) if every_step else np.zeros(0, dtype=np.int64)
+    width = len(_COMMON) + sum(_width(contents) for contents in groups.values())
+    Budget(path, memory_limit).take(width * (len(steps) * _CELL + _COLUMN))
     columns: dict[str, np.ndarray] = {EVENT: steps, **_common(groups, steps)}
     others = _losses_of_other_weights(groups, steps)
     measures = [(group, *column) for group, contents in groups.items() for column in _columns(contents, steps)]
@@ -58,6 +71,12 @@ def table(groups: Mapping[str, GroupContents]) -> pd.DataFrame:
     for group, name, values in measures:
         columns[name if count[name] == 1 else f"{group}/{name}"] = values
     return pd.DataFrame(others | columns)[[*columns, *(name for name in others if name not in columns)]]
+
+
+def _width(contents: GroupContents) -> int:
+    """Return how many columns a group gives; the losses of other weights have some of their own."""
+    schema = contents.schema
+    return len(_LOSSES) + sum(len(_labels(schema, variable) or ()) for variable in schema.variables)
 
 
 def _columns(contents: GroupContents, steps: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -90,8 +109,8 @@ def _label(value: np.generic) -> str:
 
 def _spread(values: np.ndarray, at: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return the values of a group's rows at their places among all steps."""
-    missing = {"f": np.nan, "i": -1, "U": ""}[values.dtype.kind]
-    spread = np.full(len(steps), missing, dtype=object if values.dtype.kind == "U" else values.dtype)
+    missing = {"f": np.nan, "i": -1}.get(values.dtype.kind, "")
+    spread = np.full(len(steps), missing, dtype=object if values.dtype.kind in "UO" else values.dtype)
     spread[np.searchsorted(steps, at)] = values
     return spread
 

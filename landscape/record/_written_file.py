@@ -209,7 +209,7 @@ class WrittenFile:
         held = f" It held {in_words(self._written)} of this training." if self._written else ""
         self._written.clear()
         self._running, self.moves = True, self.moves + 1
-        warnings.warn(f"{why}{held} Later rows are recorded in {self.path}.", stacklevel=2)
+        warnings.warn(f"landscape: {why}{held} Later rows are recorded in {self.path}.", stacklevel=2)
 
     def _write_life(self, values: Mapping[str, str], shared: bool = False) -> None:
         with changing_in_place(self.path, shared) as (file, _):

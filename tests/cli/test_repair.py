@@ -48,6 +48,7 @@ def test_json(runner: CliRunner, killed: Path) -> None:
         "first_step": 0,
         "last_step": 10,
         "unfinished": 1,
+        "damaged": [],
     }
     assert found["written"] is None
 
