@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from landscape._errors import words_of
+
 # Iterators, files, locks and connections hold a position that no copy has for itself.
 _LIVE_MODULES = frozenset({"_io", "_thread", "multiprocessing", "queue", "socket", "sqlite3", "threading"})
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -52,7 +54,7 @@ def independent_copy(value: Any, shared: Iterable[Any] = ()) -> Any:
     try:
         return copy.deepcopy(value, {id(part): part for part in shared})
     except Exception as error:
-        raise NotCopied(f"{type(value).__name__} cannot be copied ({error})") from None
+        raise NotCopied(f"{type(value).__name__} cannot be copied ({words_of(error)})") from None
 
 
 def _look(root: Any, shared: list[Any]) -> None:

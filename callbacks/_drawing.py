@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from landscape import _batches
 from landscape._batches import DrawnBatches
-from landscape._errors import MeasurementError
+from landscape._errors import MeasurementError, words_of
 from landscape._private import has_plain_iterator, pytree
 from landscape.callbacks._copies import NotCopied, independent_copy
 from landscape.callbacks._sampling import (
@@ -62,7 +62,8 @@ def draw_one(loader: Any, examples: int | None, batch_size: int | None, seed: in
             raise  # the training will fail too
         name = type(dataset).__name__
         raise Unreadable(
-            f"the dataset {name} cannot be read outside of the loader's workers ({type(error).__name__}: {error})"
+            f"the dataset {name} cannot be read outside of the loader's workers ({type(error).__name__}: "
+            f"{words_of(error)})"
         ) from error
     return collate.drawn(batches, source)
 
@@ -103,7 +104,7 @@ def _draw_stream(loader: Any, examples: int | None, batch_size: int | None, step
     try:
         drawn = _read_stream(loader, copied, count, batch_size)
     except Exception as error:
-        raise Unreadable(f"a copy of the dataset {name} raised {type(error).__name__}: {error}") from error
+        raise Unreadable(f"a copy of the dataset {name} raised {type(error).__name__}: {words_of(error)}") from error
     if not drawn:
         raise MeasurementError(f"the dataset {name} is empty; there is nothing to measure")
     return drawn

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from landscape._errors import LandscapeError, SurrogateError
+from landscape._errors import LandscapeError, SurrogateError, words_of
 from landscape.callbacks._advice import advice
 from landscape.record import STATUS
 
@@ -76,10 +76,7 @@ def sentence(error: BaseException, model: str = "") -> str:
     Returns:
         The sentence. An error that is not the toolkit's own stands behind it by class and message.
     """
-    try:
-        text = " ".join(str(error).split()) or "no message"
-    except Exception:  # an exception of the user's whose own __str__ fails
-        text = "no message that can be printed"
+    text = " ".join(words_of(error).split()) or "no message"
     if isinstance(error, LandscapeError):
         return text
     raw = f"{type(error).__name__}: {text}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
 
-from landscape._errors import MeasurementError
+from landscape._errors import MeasurementError, words_of
 from landscape.callbacks._copies import NotCopied, independent_copy
 
 _WHOLE = (SequentialSampler, RandomSampler, DistributedSampler)
@@ -134,7 +134,7 @@ def _epoch(sampler: Any, dataset: Any) -> Iterator[Any]:
     try:
         yield from copied
     except Exception as error:
-        raise Unreadable(f"a copy of the loader's {name} raised {type(error).__name__}: {error}") from error
+        raise Unreadable(f"a copy of the loader's {name} raised {type(error).__name__}: {words_of(error)}") from error
 
 
 def _behind(dataset: Any) -> list[Any]:

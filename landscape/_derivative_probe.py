@@ -12,6 +12,7 @@ from torch import nn
 
 from landscape import _batches
 from landscape._differences import Comparison, Ladder, compare
+from landscape._errors import words_of
 from landscape._graph import as_outputs, is_cut_off, kinks, nodes
 from landscape._surroundings import Surroundings, dot, shift
 from landscape._twice import CheapSecondDerivatives
@@ -44,7 +45,8 @@ ONCE_ONLY = "an operation allows one differentiation only"
 def is_once_only(error: Exception) -> bool:
     """Whether an error says that an operation has no second derivative."""
     words = ("derivative for", "double backward", "does not require grad", "by an inplace operation", ONCE_ONLY)
-    return any(word in str(error) for word in words)
+    text = words_of(error)
+    return any(word in text for word in words)
 
 
 @contextlib.contextmanager

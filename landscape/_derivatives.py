@@ -15,7 +15,7 @@ import torch
 
 from landscape._derivative_probe import EXAMPLES, Place, is_once_only, opened
 from landscape._differences import Comparison, largest_error
-from landscape._errors import LandscapeError, SurrogateError
+from landscape._errors import LandscapeError, SurrogateError, words_of
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
@@ -134,7 +134,7 @@ def _product(objective: Objective) -> Verdict:
         except (RuntimeError, NotImplementedError) as error:
             if not is_once_only(error):
                 raise
-            return _verdict(place, False, {}, f"{_name(objective)} cannot be differentiated twice: {error}")
+            return _verdict(place, False, {}, f"{_name(objective)} cannot be differentiated twice: {words_of(error)}")
         if found and all(comparison.agrees is False for comparison in found.values()):
             largest = largest_error(list(found.values()))
             return _verdict(place, False, found, _WRONG_PRODUCT.format(name=_name(objective), error=largest))
@@ -178,7 +178,7 @@ def _first_verdict(objective: Objective, probe: Callable[[Place], Verdict]) -> V
                     return probe(place)
             except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, LandscapeError) as error:
                 failed = error
-    return Verdict(True, math.nan, (), (), "", 0.0, _NOT_CHECKED.format(error=failed))
+    return Verdict(True, math.nan, (), (), "", 0.0, _NOT_CHECKED.format(error=words_of(failed or Exception())))
 
 
 def _name(objective: Objective) -> str:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from landscape._errors import LandscapeError, MeasurementError
+from landscape._errors import LandscapeError, MeasurementError, words_of
 from landscape._private import COLLECTIVES, TorchDispatchMode
 
 _T = TypeVar("_T")
@@ -225,8 +225,9 @@ class ProcessGroup(Processes):
 def _told(error: Exception) -> tuple[type[Exception], str]:
     """Say an error so that other processes can raise it, of the class that callers look for."""
     if isinstance(error, LandscapeError):
-        return type(error), str(error)
-    return RuntimeError, str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+        return type(error), words_of(error)
+    text = words_of(error)
+    return RuntimeError, text if isinstance(error, RuntimeError) else f"{type(error).__name__}: {text}"
 
 
 def join(group: dist.ProcessGroup | None, device: torch.device) -> Processes:

@@ -25,3 +25,11 @@ class FileError(LandscapeError):
 
 class OtherWriterError(FileError):
     """A run file is written by another training, or was exchanged for another file while this one wrote it."""
+
+
+def words_of(error: BaseException) -> str:
+    """Return an error's message; a sentence where the error's own `__str__` fails, as that of a user's class may."""
+    try:
+        return str(error)
+    except Exception:
+        return "no message that can be printed"

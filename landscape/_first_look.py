@@ -11,7 +11,7 @@ import torch
 
 from landscape import _batches
 from landscape._additivity import Experiment, disturbed
-from landscape._errors import MeasurementError
+from landscape._errors import MeasurementError, words_of
 from landscape._examples import Reading, readings
 from landscape._loss_functions import reduction_of
 from landscape._step import SkippedBatch
@@ -107,7 +107,7 @@ class FirstLook:
                 number += 1
                 continue
             except RuntimeError as error:
-                if losses.differentiates == "parameters" or "does not require grad" not in str(error):
+                if losses.differentiates == "parameters" or "does not require grad" not in words_of(error):
                     raise
                 # Gradients by its inputs need gradients to be enabled. If that is not enough, the step differentiates
                 # by its parameters.

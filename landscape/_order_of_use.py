@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from landscape._errors import MeasurementError
+from landscape._errors import MeasurementError, words_of
 from landscape._step import SkippedBatch
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _watched(losses: BatchLosses, batch: Any, index: int) -> dict[str, int]:
                 losses.step_loss(batch, index, parameters)
             break
         except RuntimeError as error:
-            if requires or "does not require grad" not in str(error):
+            if requires or "does not require grad" not in words_of(error):
                 raise
     return watcher.outside | watcher.inside
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from landscape._interrupts import interrupts_waiting
 from landscape._private import attached_trainer, eager, registries
 from landscape._snapshot import Snapshot
 from landscape._tensor_state import TensorState
@@ -56,7 +57,8 @@ def isolated(
     snapshot = Snapshot([module, *objects], kept=module.modules(), tensors=tensors.tensors)
     generators = _GlobalGenerators()
     device_type = next((p.device.type for p in module.parameters()), "cpu")
-    with contextlib.ExitStack() as stack:
+    stack = contextlib.ExitStack()
+    try:
         # Entered first, so left last: everything else is undone before the generators are put back.
         stack.callback(generators.restore)
         stack.callback(snapshot.restore)
@@ -71,6 +73,12 @@ def isolated(
         if mute:
             stack.enter_context(_muted(module))
         yield
+    finally:
+        try:
+            with interrupts_waiting():
+                stack.close()
+        finally:
+            stack.close()  # what is left where an interrupt came before it could be made to wait
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import torch
 
 from landscape._derivative_probe import ONCE_ONLY, is_once_only
 from landscape._derivatives import require_gradient
-from landscape._errors import MeasurementError, SurrogateError
+from landscape._errors import MeasurementError, SurrogateError, words_of
 from landscape._given import of_objective
 from landscape._graph import as_outputs, is_cut_off
 from landscape.curvature._batchwise import CHUNK_SIZE, MEMORY_BUDGET, BatchSum, Built, Term
@@ -154,8 +154,8 @@ def _engine(
         if strategy == "auto":
             return DifferencedHessian(objective, vector)
         raise MeasurementError(
-            f"{type(objective.module).__name__} cannot be differentiated twice: {error}. Replace the operation by "
-            "one with a second derivative, or use strategy='differences'"
+            f"{type(objective.module).__name__} cannot be differentiated twice: {words_of(error)}. Replace the "
+            "operation by one with a second derivative, or use strategy='differences'"
         ) from error
 
 

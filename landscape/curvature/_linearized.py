@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
-from landscape._errors import MeasurementError
+from landscape._errors import MeasurementError, words_of
 from landscape._loss_functions import with_lost_weight
 from landscape._private import weight_norm_function
 from landscape._twice import weight_norm
@@ -100,8 +100,8 @@ def _derivative(
             return torch.func.linearize(gradient, parameters)[1]
     except (RuntimeError, TypeError, ValueError) as error:
         raise MeasurementError(
-            f"{type(objective.module).__name__} cannot be traced: {error}. Use strategy='auto', which runs the "
-            "model as it is"
+            f"{type(objective.module).__name__} cannot be traced: {words_of(error)}. Use strategy='auto', which "
+            "runs the model as it is"
         ) from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape._errors import FileError
+from landscape._interrupts import interrupts_waiting
 from landscape._layout import ParameterLayout
 from landscape.record._agreement import check_agreement
 from landscape.record._attributes import check_root_attributes, normalise, read_attributes, write_attributes
@@ -150,8 +151,9 @@ class Recorder:
         if schema.name in self._schemas:
             check_agreement(self.path, self._schemas[schema.name], schema)
             return
-        self._file.change(lambda file: write_group(file, schema))
-        self._schemas[schema.name] = schema
+        with interrupts_waiting():
+            self._file.change(lambda file: write_group(file, schema))
+            self._schemas[schema.name] = schema
         self._drain()
 
     def has(self, group: str) -> bool:
@@ -300,7 +302,7 @@ class Recorder:
 
     def _write_despite_readers(self) -> None:
         # Without room for a copy the rows go in place: a reader may stumble then, but no row is lost.
-        with contextlib.suppress(FileError):
+        with contextlib.suppress(FileError), interrupts_waiting():
             self._file.append_in_copy(self._waiting)
             self._waiting.clear()
         if not self._drain(shared=True):
@@ -309,12 +311,13 @@ class Recorder:
     def _drain(self, shared: bool = False) -> bool:
         while self._waiting:
             try:
-                self._file.append(*self._waiting.first(), shared=shared)
+                with interrupts_waiting():  # between the two the row would be written twice
+                    self._file.append(*self._waiting.first(), shared=shared)
+                    self._waiting.drop_first()
             except BlockingIOError:
                 return False
             except (OSError, RuntimeError, KeyError, FileError) as error:
                 raise FileError(self._unwritten(str(getattr(error, "strerror", None) or error))) from None
-            self._waiting.drop_first()
         return True
 
     def _unwritten(self, reason: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from landscape._errors import FileError, OtherWriterError
+from landscape._interrupts import interrupts_waiting
 from landscape._layout import ParameterLayout
 from landscape.record._append import Mark, append_in_copy, append_row, changing_in_place, check_mark, gone
 from landscape.record._attributes import write_attributes
@@ -183,12 +184,13 @@ class WrittenFile:
 
     def _own(self, work: Callable[[], _T]) -> _T:
         """Do something with the file; where it is not this writer's any more, with a new one."""
-        try:
-            self._hold()
+        with interrupts_waiting():
+            try:
+                self._hold()
+                return work()
+            except OtherWriterError as error:
+                self._move(str(error))
             return work()
-        except OtherWriterError as error:
-            self._move(str(error))
-        return work()
 
     def _hold(self) -> None:
         """Take the path again after `end`, as where a Trainer fits a second time."""
@@ -212,7 +214,7 @@ class WrittenFile:
         warnings.warn(f"landscape: {why}{held} Later rows are recorded in {self.path}.", stacklevel=2)
 
     def _write_life(self, values: Mapping[str, str], shared: bool = False) -> None:
-        with changing_in_place(self.path, shared) as (file, _):
+        with interrupts_waiting(), changing_in_place(self.path, shared) as (file, _):
             check_mark(file, self.path, self._mark)
             write_in_place(file, values)
         self._signed = time.monotonic()
