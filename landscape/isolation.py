@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from landscape._private import attached_trainer, eager, registries
+from landscape._sharded_models import require_unsharded
 from landscape._snapshot import Snapshot
 from landscape._tensor_state import TensorState
 
@@ -51,7 +52,11 @@ def isolated(
 
     Yields:
         Nothing.
-    """
+
+    Raises:
+        MeasurementError: The module's parameters are spread over processes; nothing was touched.
+    """  # noqa: DOC502 - `require_unsharded` raises it
+    require_unsharded(module)
     tensors = _Tensors(module, gradients=not set_aside)
     snapshot = Snapshot([module, *objects], kept=module.modules(), tensors=tensors.tensors)
     generators = _GlobalGenerators()
