@@ -11,6 +11,7 @@ from typing import Any
 
 from landscape._errors import MeasurementError
 from landscape._selection import as_patterns
+from landscape._sharded_models import require_unsharded
 from landscape.callbacks._arguments import check_batches, check_path, known_arguments, one_of, seeds, whole_positive
 from landscape.callbacks._averaged import average_for, averager_before
 from landscape.callbacks._bases import CallbackBase
@@ -227,6 +228,7 @@ class LandscapeCallback(Recording, CallbackBase):
         status: dict[str, Any] = {"status": 0, "reason": ""}
         try:
             with session.processes.together():
+                require_unsharded(module)  # a hook of the user's may shard it while it trains
                 self._follow_run(session, trainer, module)
                 measured = self._measure(session, trainer, module, row)
             status |= {name: measured.pop(name) for name in status if name in measured}

@@ -167,7 +167,8 @@ class ModeConnectivity(LandscapeCallback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep the weights of epoch `since`, then measure where the cadence says so."""
-        if self.other is None and self._anchor is None and trainer.current_epoch + 1 == self.since:
+        wanted = self._session is not None and self.other is None and self._anchor is None
+        if wanted and trainer.current_epoch + 1 == self.since:
             named = [(name, p.detach()) for name, p in pl_module.named_parameters() if p.requires_grad]
             self._anchor = {name: p.to("cpu", torch.float32, copy=True) for name, p in named}
         if self.fork_at == trainer.current_epoch + 1 and not trainer.fast_dev_run:

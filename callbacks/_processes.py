@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch.distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from landscape._distributed import ALONE, Processes, ProcessGroup
 
 # The group of all processes, and the one made of them for measuring; a later training in this process uses it again.
 _GROUPS: dict[str, Any] = {"world": None, "own": None}
+
+
+def strategy_model(trainer: Any) -> tuple[nn.Module, ...]:
+    """Return what the strategy wraps around the trained module: FSDP's first version wraps it from outside."""
+    model = getattr(getattr(trainer, "strategy", None), "model", None)
+    return (model,) if isinstance(model, nn.Module) else ()
 
 
 def processes_of(trainer: Any) -> Processes:

@@ -9,9 +9,10 @@ from typing import Any
 from torch.nn.parameter import is_lazy
 
 from landscape._distributed import Processes
+from landscape._sharded_models import require_unsharded
 from landscape.callbacks._failing import Failures, failed_status, sentence
 from landscape.callbacks._logging import ScalarLog
-from landscape.callbacks._processes import processes_of
+from landscape.callbacks._processes import processes_of, strategy_model
 from landscape.callbacks._provenance import plain
 from landscape.callbacks._resuming import Resumable, find_former, portable, run_path
 from landscape.callbacks._scheduled import Scheduled
@@ -115,6 +116,7 @@ class Recording(Scheduled, Resumable):
         return True
 
     def _declare(self, session: Session, trainer: Any, module: Any) -> None:
+        require_unsharded(module, *strategy_model(trainer))
         declared = self.schema(trainer, module)
         own = {"callback": type(self).__name__, "weights": self.weights, "settings": plain(self._settings())}
         # How many examples fit the overhead is known at the first event.

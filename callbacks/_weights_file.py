@@ -146,6 +146,11 @@ def read_position(path: Path) -> tuple[int, int] | None:
 
 
 def _read(path: Path) -> Any:
+    if path.is_dir():
+        raise FileError(
+            f"{path} is a folder; of a distributed checkpoint make one file with `python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} full.pt`, and give that file"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

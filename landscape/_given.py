@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.utils.data import Dataset
 
+from landscape._sharded_models import require_unsharded
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -132,7 +134,8 @@ def check_objective_inputs(model: Any, loss_fn: Any, batches: Any) -> None:
 
     Raises:
         TypeError: One is of another kind; the sentence names the cure.
-    """
+        MeasurementError: The model's parameters are spread over processes.
+    """  # noqa: DOC502 - `require_unsharded` raises it
     _check_model(model)
     if loss_fn is not None:
         _check_loss(loss_fn)
@@ -153,6 +156,7 @@ def _check_model(model: Any) -> None:
                 f"{name} of {type(model).__name__} is on the meta device, so it holds no numbers; build the model on a "
                 "real device, or call model.to_empty(device=...) and load its weights"
             )
+    require_unsharded(model)
 
 
 def _check_loss(loss_fn: Any) -> None:

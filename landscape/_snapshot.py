@@ -15,6 +15,7 @@ import torch
 from landscape._errors import MeasurementError
 from landscape._kinds import LONGEST_WALK, container_kind, is_passed_by, slots_of
 from landscape._private import MACHINE_NAMES, REGISTRIES
+from landscape._sharded_models import is_freed, is_wrapper
 from landscape._tensor_state import TensorState
 
 _UNSET = object()
@@ -81,7 +82,8 @@ class Snapshot:
     # Each of these remembers one object, and returns the objects that it leads to.
 
     def _tensor(self, tensor: torch.Tensor) -> Iterable[Any]:
-        if not torch.nn.parameter.is_lazy(tensor) and tensor.numel() <= _LARGEST_COPY:
+        # Freed memory has no values, and reading it would end the process.
+        if not torch.nn.parameter.is_lazy(tensor) and tensor.numel() <= _LARGEST_COPY and not is_freed(tensor):
             self._undo.append(TensorState(tensor).restore)
         return ()
 
@@ -142,8 +144,17 @@ class Snapshot:
 
     @staticmethod
     def _children(value: Any) -> list[Any]:
+        if not isinstance(value, torch.nn.Module):
+            return []
+        # The measured module itself has been looked through: this one hangs in a list, a closure or an object.
+        if is_wrapper(value):
+            raise MeasurementError(
+                f"a {type(value).__name__} that the measured module leads to is sharded over processes by FSDP, and "
+                "its state cannot be put back after a measurement; give it whole parameters, such as a copy of the "
+                "full state dict"
+            )
         # Submodules hang in a table of their own; their tensors do not need a second copy here.
-        return list(value.children()) if isinstance(value, torch.nn.Module) else []
+        return list(value.children())
 
     def _slots(self, value: Any) -> list[Any]:
         kind: Any = type(value)

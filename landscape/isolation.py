@@ -19,6 +19,7 @@ from torch import nn
 
 from landscape._interrupts import interrupts_waiting
 from landscape._private import attached_trainer, eager, registries
+from landscape._sharded_models import require_unsharded
 from landscape._snapshot import Snapshot
 from landscape._tensor_state import TensorState
 
@@ -52,7 +53,11 @@ def isolated(
 
     Yields:
         Nothing.
-    """
+
+    Raises:
+        MeasurementError: The module's parameters are spread over processes; nothing was touched.
+    """  # noqa: DOC502 - `require_unsharded` raises it
+    require_unsharded(module)
     tensors = _Tensors(module, gradients=not set_aside)
     snapshot = Snapshot([module, *objects], kept=module.modules(), tensors=tensors.tensors)
     generators = _GlobalGenerators()

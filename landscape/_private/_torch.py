@@ -82,6 +82,18 @@ def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: b for name, b in module._buffers.items() if b is not None and name not in outside}
 
 
+def is_flattened(tensor: torch.Tensor) -> bool:
+    """Tell whether a parameter keeps its name while FSDP's first version holds its values in a flat parameter.
+
+    Args:
+        tensor: The parameter.
+
+    Returns:
+        True where torch marked it so. Where a release leaves the mark out, the wrapped module still shows.
+    """
+    return bool(getattr(tensor, "_fsdp_flattened", False))
+
+
 def weight_norm_function() -> Any:
     """Return the function behind both kinds of `weight_norm`, whose second derivative torch has wrong."""
     function = getattr(torch, "_weight_norm", None)

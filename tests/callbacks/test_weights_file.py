@@ -55,6 +55,20 @@ def test_missing(tmp_path):
         load_weights(tmp_path / "model.pt", LAYOUT)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:TypedStorage")
+def test_a_distributed_checkpoint_is_read_once_it_is_one_file(trained, tmp_path):
+    import torch.distributed.checkpoint as distributed
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    folder, file = tmp_path / "sharded.ckpt", tmp_path / "full.pt"
+    state = {"state_dict": trained.lightning_module.state_dict()}
+    distributed.save(state, storage_writer=distributed.FileSystemWriter(folder), no_dist=True)
+    with pytest.raises(FileError, match=r"sharded.ckpt is a folder; .* dcp_to_torch"):
+        load_weights(folder, LAYOUT)
+    dcp_to_torch_save(folder, file)
+    assert load_weights(file, LAYOUT).numpy().tolist() == flat(trained.lightning_module).tolist()
+
+
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state_dict": torch.zeros(3)}])
 def test_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
