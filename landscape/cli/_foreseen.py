@@ -30,7 +30,7 @@ def of_files(paths: Sequence[Path]) -> Iterator[None]:
 
     Raises:
         FileError: Instead of any error that is not meant for the user.
-    """
+    """  # noqa: DOC501 - errors with a sentence of their own pass
     try:
         yield
     except (LandscapeError, click.ClickException, click.exceptions.Exit, click.Abort, OSError):

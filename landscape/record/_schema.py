@@ -76,7 +76,8 @@ class Variable:
                 f"variable {self.name!r} is to be stored as {self.storage!r} with dtype {self.dtype!r}; only 'f4' has "
                 "another storage, 'bfloat16'"
             )
-        if self.fill is None:
+        # A NaN read from a file may have other bits than the one that was declared, and so another checksum.
+        if self.fill is None or (kind == "f" and np.isnan(self.fill)):
             object.__setattr__(self, "fill", _FILL[kind])
 
 

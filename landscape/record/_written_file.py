@@ -8,7 +8,7 @@ import time
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,7 +214,12 @@ class WrittenFile:
         warnings.warn(f"landscape: {why}{held} Later rows are recorded in {self.path}.", stacklevel=2)
 
     def _write_life(self, values: Mapping[str, str], shared: bool = False) -> None:
-        with interrupts_waiting(), changing_in_place(self.path, shared) as (file, _):
+        with interrupts_waiting(), self._changed(shared) as file:
             check_mark(file, self.path, self._mark)
             write_in_place(file, values)
         self._signed = time.monotonic()
+
+    @contextlib.contextmanager
+    def _changed(self, shared: bool = False) -> Iterator[Any]:
+        with changing_in_place(self.path, shared) as (file, _):
+            yield file
