@@ -50,7 +50,8 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = visible(error.message, keep="\n")
+            error.args = (visible(error.message, keep="\n"),)
+            vars(error)["message"] = error.args[0]  # which click declares final, and prints
             raise
         except LandscapeError as error:
             say(f"Error: {visible(error)}", err=True)

@@ -20,7 +20,7 @@ _NUMBERS = ("n_parameters", "n_examples")
 _TENSORS = ("parameter", "moving", "buffer", "constant")
 
 
-def checked_settings(attributes: dict[str, Any]) -> dict[str, Any]:
+def checked_settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes of the root or of a group whose known ones are of the kinds that they are written in.
 
     Args:
@@ -44,7 +44,7 @@ def checked_settings(attributes: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"the attribute {name!r} is {value!r:.60}, expected {expected}")
     for part in _TENSORS:
         _check_tensors(part, attributes)
-    return attributes
+    return dict(attributes)
 
 
 def _check_tensors(part: str, attributes: Mapping[str, Any]) -> None:

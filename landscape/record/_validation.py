@@ -130,13 +130,13 @@ def _check_group(group: Any, where: str, tally: _Tally) -> None:
         common = sorted(shapes.keys() & _COMMON.keys())
         if "status" not in common:
             raise Refusal(f"the group {where!r} has no variable 'status'")
-        for name in common:
-            if len(shapes[name]) != 1:
-                raise Refusal(f"{where}/{name} has {len(shapes[name])} dimensions, and a common variable has one")
+        for each in common:
+            if len(shapes[each]) != 1:
+                raise Refusal(f"{where}/{each} has {len(shapes[each])} dimensions, and a common variable has one")
         rows = _check_steps(group, where)
-        for name in common:
-            if shapes[name][0] < rows:
-                raise Refusal(f"{where}/{name} has {shapes[name][0]} of {rows} rows")
+        for each in common:
+            if shapes[each][0] < rows:
+                raise Refusal(f"{where}/{each} has {shapes[each][0]} of {rows} rows")
 
 
 def _check_data(data: Any, path: str, name: str, tally: _Tally) -> tuple[int, ...]:
