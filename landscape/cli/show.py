@@ -12,7 +12,6 @@ from rich.text import Text
 
 from landscape.analysis import summarize
 from landscape.analysis._summary import value_text
-from landscape.cli._foreseen import of_files
 from landscape.cli._output import say_json
 from landscape.cli._tables import console, shown
 
@@ -20,7 +19,6 @@ _EXAMPLE = (
     "\b\nExample:\n  landscape show lightning_logs/version_0/landscape.h5\n"
     "  landscape show --json landscape.h5 | jq .groups"
 )
-_LONGEST = 10_000  # characters of a value
 _FAILURES = 10  # printed without --all
 _WIDE = 100  # a terminal that has room to say what the measures are
 
@@ -31,12 +29,11 @@ _WIDE = 100  # a terminal that has room to say what the measures are
 @click.option("--all", "everything", is_flag=True, help="Print every scalar and every row with a failure.")
 def command(run: Path, as_json: bool, everything: bool) -> None:
     """Print what RUN holds: provenance, groups, first and last values, failed measurements."""
-    with of_files([run]):
-        summary = summarize(run)
-        if as_json:
-            say_json(summary)
-        else:
-            _print(summary, everything)
+    summary = summarize(run)
+    if as_json:
+        say_json(summary)
+    else:
+        _print(summary, everything)
 
 
 def _print(summary: dict[str, Any], everything: bool) -> None:
@@ -63,7 +60,6 @@ def _provenance(attributes: dict[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in attributes.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
         table.add_row(shown(name), shown(text))
     return table
 
