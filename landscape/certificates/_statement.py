@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from landscape._text import visible
-
 
 def statement(certificate: Any) -> str:
     """Write the claim as sentences, one a line.
@@ -42,7 +40,7 @@ def _parts(certificate: Any) -> list[str]:
         f"  method      {certificate.method}",
     ]
     if certificate.choices:
-        chosen = ", ".join(f"{visible(name)}, one of {count}" for name, count in certificate.choices.items())
+        chosen = ", ".join(f"{_plain(name)}, one of {count}" for name, count in certificate.choices.items())
         lines.append(f"  charged     {chosen}")
     return lines
 
@@ -61,15 +59,14 @@ def _assumptions(certificate: Any) -> list[str]:
         else ["the architecture, with all that its code holds and how it sees an example (scaling, vocabulary)"]
     )
     named = {**certificate.architecture["settings"], **certificate.codec, "delta": certificate.delta}
-    fixed += [f"{visible(name)} = {visible(value)}" for name, value in named.items() if name not in certificate.choices]
+    fixed += [f"{_plain(name)} = {_plain(value)}" for name, value in named.items() if name not in certificate.choices]
     lines = [
         draws + ";",
         "- these were fixed before anybody looked at the examples, or chosen without them: " + ", ".join(fixed) + ";",
     ]
     if certificate.choices:
         lines.append(
-            "- these were chosen from no more alternatives than charged: "
-            + ", ".join(map(visible, certificate.choices))
+            "- these were chosen from no more alternatives than charged: " + ", ".join(map(_plain, certificate.choices))
         )
     else:
         lines.append("- nothing outside of the payload was chosen by looking at the examples")
@@ -77,3 +74,9 @@ def _assumptions(certificate: Any) -> list[str]:
     lines.append("- an answer is computed from its example alone, without looking at the right answer")
     lines[-1] += "."
     return lines
+
+
+def _plain(value: Any) -> str:
+    """Return what a file says as text without control characters, with which it could write lines of its own."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
