@@ -23,7 +23,7 @@ def provenance(trainer: Any, module: Any) -> dict[str, Any]:
         "model": type(module).__name__,
         "n_parameters": sum(p.numel() for p in trainable if not is_lazy(p)),
         "parameter_dtype": str(trainable[0].dtype).removeprefix("torch.") if trainable else "",
-        "hyper_parameters": plain(dict(getattr(module, "hparams", {}) or {})),
+        "hyper_parameters": plain(hyper_parameters(module)),
         "optimizer": optimizer(trainer),
         "trainer": {
             "max_epochs": trainer.max_epochs,
@@ -36,6 +36,13 @@ def provenance(trainer: Any, module: Any) -> dict[str, Any]:
         "seed_everything": os.environ.get("PL_GLOBAL_SEED", ""),
         "versions": versions(),
     }
+
+
+def hyper_parameters(module: Any) -> dict[str, Any]:
+    """Return what the module saved by save_hyperparameters, without the entry that LightningCLI adds for itself."""
+    saved = dict(getattr(module, "hparams", {}) or {})
+    saved.pop("_instantiator", None)
+    return saved
 
 
 def optimizer(trainer: Any) -> dict[str, Any]:

@@ -158,10 +158,21 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         kind = re.search(r"GLOBAL (\S+)", str(error))
         if kind is None:
-            raise FileError(f"{path} cannot be read as a checkpoint: {error}") from None
+            raise FileError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from None
         raise FileError(
             f"{path} cannot be read as a checkpoint: it holds a pickled object ({kind[1]}), whose code would run. Save "
             "model.state_dict() instead of the model; or allow the class with torch.serialization.add_safe_globals"
         ) from None
     except Exception as error:
-        raise FileError(f"{path} cannot be read as a checkpoint: {error}") from None
+        raise FileError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return torch's reason without its advice to load with weights_only=False, which would run the file's code."""
+    text = str(error).strip()
+    if text and "weights_only" not in text and not isinstance(error, KeyError):
+        return text
+    return (
+        "it is no file of torch.save, is damaged, or holds more than tensors and plain values. Nothing else is read, "
+        "since loading other objects can run code. Save model.state_dict() again with torch.save"
+    )

@@ -12,7 +12,7 @@ import torch
 from landscape_test_trainings import Plain, fit, make_trainer, objective_of, run_of
 
 from landscape.callbacks import Sharpness
-from landscape.callbacks._provenance import optimizer, plain, versions
+from landscape.callbacks._provenance import hyper_parameters, optimizer, plain, versions
 
 
 def test_the_root_of_the_file(tmp_path):
@@ -72,3 +72,10 @@ def test_long_texts_are_cut():
 
 def test_versions_name_what_is_installed():
     assert {"python", "torch", "numpy", "h5py"} <= versions().keys()
+
+
+def test_the_entry_of_lightning_cli_is_no_hyper_parameter():
+    module = Plain(lr=0.05)
+    module.hparams["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
+    assert hyper_parameters(module) == {"lr": 0.05, "width": 8, "seed": 0}
+    assert "_instantiator" in module.hparams

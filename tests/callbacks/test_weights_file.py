@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from landscape_test_trainings import Plain, fit, flat, run_of
@@ -95,3 +97,18 @@ def test_frozen_parameters_must_be_equal(tmp_path):
     torch.save(module.state_dict() | {name: frozen + 1}, tmp_path / "moved.pt")
     with pytest.raises(MeasurementError, match=f"holds other values of '{name}' than this training"):
         load_weights(tmp_path / "moved.pt", layout, module)
+
+
+class Executed:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [pickle.dumps(Executed()), pickle.dumps({"a": 1}, protocol=0), b"", b"nothing"])
+def test_the_refusal_does_not_advise_to_run_the_file(tmp_path, capsys, content):
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(FileError, match=r"damaged, or holds more than tensors") as caught:
+        load_weights(tmp_path / "model.pt", LAYOUT)
+    assert "weights_only" not in str(caught.value)
+    assert capsys.readouterr().out == ""
