@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from landscape.record._rows import Row, is_missing
 from landscape.record._structure import EVENT
 
 _LARGE = 1024**2  # bytes that are worth the shorter way into the file
+# In a copy so many rows at most are written together, of variables that take so many bytes a row at most.
+_AT_ONCE, _SMALL = 1024, 4096
 
 
 @dataclasses.dataclass
@@ -62,6 +64,9 @@ def append_row(path: Path, group: str, row: Row, shared: bool = False, mark: Mar
 def append_in_copy(path: Path, rows: Iterable[tuple[str, Row]], mark: Mark) -> None:
     """Write rows into a copy of the file that takes its place; readers that hold the old one are not disturbed.
 
+    Nobody sees the copy before it is whole, so rows need no order among each other: those of a group are written
+    together, and the time is linear in their number.
+
     Args:
         path: The file.
         rows: Pairs of a group's name and a row.
@@ -71,11 +76,15 @@ def append_in_copy(path: Path, rows: Iterable[tuple[str, Row]], mark: Mark) -> N
         FileError: Another program is writing the file, or the copy cannot be written; nothing has changed.
         OtherWriterError: The file is not there any more, or another writer has changed it.
     """
-    copied = Mark(mark.writer, dict(mark.last))
+    by_group: dict[str, list[Row]] = {}
+    for group, row in rows:
+        by_group.setdefault(group, []).append(row)
     with replacing(path) as file:
-        for group, row in rows:
-            _write(file, path, group, row, copied, lambda: None)
-    mark.last.update(copied.last)
+        for group, waiting in by_group.items():
+            count = _checked_count(file, path, group, mark)
+            for start in range(0, len(waiting), _AT_ONCE):
+                put_rows(file[group], count + start, waiting[start : start + _AT_ONCE], lambda: None)
+    mark.last.update({group: int(waiting[-1][EVENT]) for group, waiting in by_group.items()})
 
 
 @contextlib.contextmanager
@@ -127,61 +136,75 @@ def check_mark(file: Any, path: Path, mark: Mark) -> None:
 
 def _write(file: Any, path: Path, name: str, row: Row, mark: Mark | None, settle: Callable[[], None]) -> None:
     """Write the variables, settle them, then write the step, which makes the row count, and settle that."""
+    put_rows(file[name], _checked_count(file, path, name, mark), [row], settle)
+    if mark is not None:
+        mark.last[name] = int(row[EVENT])
+
+
+def _checked_count(file: Any, path: Path, name: str, mark: Mark | None) -> int:
+    """Return the number of complete rows of a group, which must be those that the mark tells of.
+
+    Raises:
+        OtherWriterError: They are not, or the file bears another mark.
+    """
     end = end_of(file[name]) if name in file else None
     if mark is not None:
         check_mark(file, path, mark)
     if end is None or (mark is not None and mark.last.get(name) != end.step):
         raise OtherWriterError(f"the group {name!r} of {path} has rows of another writer, or has lost some.")
-    _put_row(file[name], end.count, row, settle)
-    if mark is not None:
-        mark.last[name] = int(row[EVENT])
+    return end.count
 
 
-def overwrite(group: Any, index: int, row: Row) -> None:
-    """Replace a row, in a file that nobody else has open.
+def put_rows(group: Any, index: int, rows: Sequence[Row], settle: Callable[[], None] = lambda: None) -> None:
+    """Write rows, their steps last: into places behind the complete rows, or in the place of earlier ones.
 
     Args:
         group: The open HDF5 group.
-        index: Index of the row.
-        row: An array for every variable of the group.
+        index: Index of the first row.
+        rows: An array for every variable of the group, for each row.
+        settle: Called before the steps are written, and at the end.
     """
-    _put_row(group, index, row, lambda: None)
-
-
-def _put_row(group: Any, index: int, row: Row, settle: Callable[[], None]) -> None:
     # A file of an older version lacks the common variables that came later.
-    names = [variable for variable in row if variable != EVENT and variable in group]
-    stored = row
+    names = [variable for variable in rows[0] if variable != EVENT and variable in group]
     if CHECKSUM in names:
-        stored = row | {CHECKSUM: np.asarray(checksum(row, [*names, EVENT]), dtype=row[CHECKSUM].dtype)}
+        dtype = rows[0][CHECKSUM].dtype
+        rows = [row | {CHECKSUM: np.asarray(checksum(row, [*names, EVENT]), dtype=dtype)} for row in rows]
     for variable in (*names, EVENT):
         if variable == EVENT:
             settle()
-        _put(h5py.h5d.open(group.id, variable.encode()), index, stored[variable])
+        dataset = h5py.h5d.open(group.id, variable.encode())
+        if len(rows) == 1 or rows[0][variable].nbytes > _SMALL:
+            for number, row in enumerate(rows):
+                _put(dataset, index + number, row[variable][None])
+        else:
+            _put(dataset, index, np.stack([row[variable] for row in rows]))
     settle()
 
 
 def _put(dataset: Any, index: int, values: np.ndarray) -> None:
-    """Write a row of a variable by HDF5's own calls: h5py's indexing takes several times as long for a number.
+    """Write rows of a variable by HDF5's own calls: h5py's indexing takes several times as long for a number.
 
     Args:
         dataset: The variable, an h5py.h5d.DatasetID.
-        index: Index of the row.
-        values: Its value, of the variable's type.
+        index: Index of the first row.
+        values: Their values, of the variable's type, the rows along the first axis.
     """
-    length = dataset.shape[0]
-    dataset.set_extent((max(length, index + 1), *values.shape))
+    length, count = dataset.shape[0], len(values)
+    row = values.shape[1:]
+    dataset.set_extent((max(length, index + count), *row))
     large = values.nbytes >= _LARGE
-    chunks: tuple[int, ...] = dataset.get_create_plist().get_chunk() if large or is_missing(values) else ()
-    if is_missing(values) and chunks[0] == 1 and length == index:
+    missing = count == 1 and is_missing(values[0])
+    chunks: tuple[int, ...] = dataset.get_create_plist().get_chunk() if large or missing else ()
+    if missing and chunks[0] == 1 and length == index:
         return  # a chunk that was never written reads as the fill value, and takes no space
-    rounded = bool(values.ndim) and values.dtype == np.float32 and _bfloat16.is_bfloat16(dataset)
+    rounded = bool(row) and values.dtype == np.float32 and _bfloat16.is_bfloat16(dataset)
     stored = _bfloat16.stored(values) if rounded else np.ascontiguousarray(values)
-    if large and chunks == (1, *values.shape) and (rounded or dataset.dtype == values.dtype):
+    at = (index, *(0 for _ in row))
+    if large and chunks == (1, *row) == values.shape and (rounded or dataset.dtype == values.dtype):
         # As the bytes of its chunk: otherwise HDF5 fills a chunk of its own first, and copies the row there.
-        dataset.write_direct_chunk((index, *(0 for _ in values.shape)), stored)
+        dataset.write_direct_chunk(at, stored)
         return
     place = dataset.get_space()
-    place.select_hyperslab((index, *(0 for _ in values.shape)), (1, *values.shape))
-    memory = h5py.h5s.create_simple((1, *values.shape))
-    dataset.write(memory, place, stored.reshape(1, *values.shape), _bfloat16.storage_type() if rounded else None)
+    place.select_hyperslab(at, values.shape)
+    memory = h5py.h5s.create_simple(values.shape)
+    dataset.write(memory, place, stored, _bfloat16.storage_type() if rounded else None)

@@ -17,6 +17,7 @@ memory would cost as much as the write. Each write changes one such piece, and t
 
 from __future__ import annotations
 
+import bisect
 import io
 
 # Where the superblock tells its version and (in version 0, which the default library version writes) the file's end.
@@ -40,7 +41,8 @@ class OrderedFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self._position = 0
-        self._writes: dict[int, bytes] = {}
+        self._writes: dict[int, bytes] = {}  # by offset; no two of them overlap
+        self._offsets: list[int] = []  # of the writes, in ascending order
         self._size = file.seek(0, io.SEEK_END)
         file.seek(0)
         head = file.read(_EOF_ADDRESS.stop)
@@ -71,7 +73,7 @@ class OrderedFile(io.RawIOBase):
             self._write(offset, self._writes[offset])
         if self._size < self._file.seek(0, io.SEEK_END):
             self._file.truncate(self._size)
-        self._writes = {}
+        self._writes, self._offsets = {}, []
         self._end = self._file.seek(0, io.SEEK_END)
 
     def _rank(self, offset: int) -> tuple[int, int, int]:
@@ -109,10 +111,10 @@ class OrderedFile(io.RawIOBase):
         self._file.seek(start)
         stored = self._file.read(len(data))
         data[: len(stored)] = stored
-        for offset, held in self._writes.items():
+        for offset in self._held(start, stop):
+            held = self._writes[offset]
             low, high = max(start, offset), min(stop, offset + len(held))
-            if low < high:
-                data[low - start : high - start] = held[low - offset : high - offset]
+            data[low - start : high - start] = held[low - offset : high - offset]
         buffer[: len(data)] = data
         self._position = start + len(data)
         return len(data)
@@ -120,6 +122,8 @@ class OrderedFile(io.RawIOBase):
     def write(self, data: memoryview) -> int:  # type: ignore[override]
         """Return the number of bytes, which are held back."""
         start, stop = self._position, self._position + len(data)
+        if start == stop:
+            return 0
         if len(data) >= _LARGE and start >= self._fresh and not self._held(start, stop):
             # HDF5 cannot be told now that the disk is full: the commit does.
             try:
@@ -130,19 +134,25 @@ class OrderedFile(io.RawIOBase):
             self._position, self._size = stop, max(self._size, stop)
             return len(data)
         new = bytes(data)
-        for offset, held in list(self._writes.items()):
-            end = offset + len(held)
-            if offset < stop and start < end:
-                del self._writes[offset]
-                before, after = held[: max(0, start - offset)], held[max(0, stop - offset) :]
-                new, start, stop = before + new + after, min(start, offset), max(stop, end)
+        overlapping = self._held(start, stop)
+        if overlapping != [start]:
+            at = bisect.bisect_left(self._offsets, overlapping[0] if overlapping else start)
+            self._offsets[at : at + len(overlapping)] = [min([start, *overlapping])]
+        for offset in overlapping:
+            held = self._writes.pop(offset)
+            before, after = held[: max(0, start - offset)], held[max(0, stop - offset) :]
+            new, start, stop = before + new + after, min(start, offset), max(stop, offset + len(held))
         self._writes[start] = new
         self._position += len(data)
         self._size = max(self._size, self._position)
         return len(data)
 
-    def _held(self, start: int, stop: int) -> bool:
-        return any(offset < stop and start < offset + len(held) for offset, held in self._writes.items())
+    def _held(self, start: int, stop: int) -> list[int]:
+        """Return the offsets of the writes that overlap with an interval, in ascending order."""
+        first, end = (bisect.bisect_left(self._offsets, edge) for edge in (start, stop))
+        if first and start < (before := self._offsets[first - 1]) + len(self._writes[before]):
+            first -= 1
+        return self._offsets[first:end]
 
     def truncate(self, size: int | None = None) -> int:
         """Return the length that the file will have, after setting it."""

@@ -14,7 +14,7 @@ import h5py
 
 from landscape._errors import FileError
 from landscape._results import Result
-from landscape.record._append import overwrite
+from landscape.record._append import put_rows
 from landscape.record._attributes import read_attributes
 from landscape.record._budget import Budget
 from landscape.record._checksum import damaged_steps
@@ -156,7 +156,7 @@ def _blank(group: Any, steps: Sequence[int]) -> None:
         schema, places = read_schema(group), complete_steps(group).tolist()
     for step in steps:
         row = check_row(schema, {"step": step, "status": FAILED, "reason": _DAMAGED}, None)
-        overwrite(group, places.index(step), row)
+        put_rows(group, places.index(step), [row])
 
 
 def _kept(group: GroupState) -> tuple[Any, ...]:

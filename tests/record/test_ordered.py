@@ -253,3 +253,29 @@ def test_what_hdf5_sees_is_the_file_after_the_commit(tmp_path):
         ordered.truncate(3)
         ordered.commit()
     assert path.read_bytes() == expected[:3]
+
+
+def test_many_writes_that_overlap_are_one_file(tmp_path):
+    path = tmp_path / "file"
+    expected = np.random.default_rng(0).bytes(300)
+    path.write_bytes(expected)
+    expected = bytearray(expected)
+    generator = np.random.default_rng(1)
+    with io.FileIO(path, "r+") as raw:
+        ordered = OrderedFile(raw)
+        for number in range(2000):
+            start, length = (int(value) for value in generator.integers([330, 40]))
+            data = generator.bytes(length)
+            if length:
+                expected.extend(bytes(max(0, start - len(expected))))
+            expected[start : start + length] = data
+            ordered.seek(start)
+            assert ordered.write(memoryview(data)) == length
+            start, length = (int(value) for value in generator.integers([330, 60]))
+            buffer = bytearray(length)
+            ordered.seek(start)
+            read = ordered.readinto(memoryview(buffer))
+            assert bytes(buffer[:read]) == expected[start : start + length]
+            if number % 500 == 499:
+                ordered.commit()
+                assert path.read_bytes() == expected
