@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def visible(text: object, keep: str = "") -> str:
     r"""Return text that cannot steer a terminal, hide itself or turn around what stands beside it.
 
     Control characters, changes of writing direction, characters without width and halves of surrogate pairs become
-    their escapes. All else stays as it is.
+    their escapes. All else stays as it is, also spaces such as the no-break space.
 
     Args:
         text: The text, or something that is shown as its `str`.
@@ -23,7 +25,12 @@ def visible(text: object, keep: str = "") -> str:
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
+    return "".join(letter if _is_harmless(letter) or letter in keep else _escaped(letter) for letter in text)
+
+
+def _is_harmless(letter: str) -> bool:
+    # Python calls no space but the plain one printable.
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 def _escaped(letter: str) -> str:

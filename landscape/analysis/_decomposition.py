@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from landscape._errors import FileError
-from landscape.analysis._style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, caption, legend_below, new_axes, style
+from landscape.analysis._style import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    caption,
+    legend_below,
+    literal,
+    new_axes,
+    style,
+)
 from landscape.bounds import countable_bound
 
 _FIELDS = ("error", "bound", "bits", "n", "delta", "method")
@@ -83,9 +95,9 @@ def plot_bound_decomposition(certificates: Any, classes: int | None = None, ax: 
 
 
 def _decorate(ax: Any, bars: list[_Bar], places: list[int], classes: int | None) -> None:
-    labels = [textwrap.fill(bar.label, _LABEL_WIDTH) for bar in bars]
+    labels = [textwrap.fill(literal(bar.label), _LABEL_WIDTH) for bar in bars]
     if len({bar.told for bar in bars}) > 1:
-        labels = [f"{label}\n({_told(bar)})" for label, bar in zip(labels, bars, strict=True)]
+        labels = [f"{label}\n({literal(_told(bar))})" for label, bar in zip(labels, bars, strict=True)]
     ax.set_yticks(places, labels)
     ax.set_ylim(-0.6, len(bars) - 0.4)
     ax.set_xlim(0, 1.32)

@@ -81,8 +81,8 @@ def half_dimension(run: Run, z: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
         return (
             f"½ N_eff not drawn: z = {z:.3g} lies outside of the recorded ladder, {ladder.min():g} to {ladder.max():g}."
         )
-    size = data.attrs.get("measured", {}).get("n_parameters", run.attributes.get("n_parameters"))
-    if size is None:
+    size = (data.attrs.get("measured") or {}).get("n_parameters", run.attributes.get("n_parameters"))
+    if not isinstance(size, (int, float)):
         return "½ N_eff not drawn: the number of parameters was not recorded."
     positive = np.maximum(data["density_nodes"].values, 0.0)
     weights = data["density_weights"].values
@@ -115,7 +115,7 @@ def _draw_half_dimension(ax: Any, run: Run, data: xr.Dataset) -> tuple[list[str]
 def _scale(data: xr.Dataset) -> float | str:
     """Return z = γ/nβ of the chains, or why there is not one."""
     gamma = data.attrs.get("settings", data.attrs).get("gamma")
-    if gamma is None or "nbeta" not in data:
+    if not isinstance(gamma, (int, float)) or "nbeta" not in data:
         return "½ N_eff not drawn: tether and temperature of the chains were not recorded."
     nbeta = data["nbeta"].values[np.isfinite(data["nbeta"].values)]
     if len(nbeta) == 0 or np.ptp(nbeta) > _STEADY * nbeta.max():
@@ -124,8 +124,8 @@ def _scale(data: xr.Dataset) -> float | str:
 
 
 def _setting(run: Run, data: xr.Dataset) -> list[str]:
-    size = data.attrs.get("measured", {}).get("n_parameters", run.attributes.get("n_parameters"))
-    text = "" if size is None else f" (d/2 = {size / 2:,g} at a regular minimum without tether)"
+    size = (data.attrs.get("measured") or {}).get("n_parameters", run.attributes.get("n_parameters"))
+    text = "" if not isinstance(size, (int, float)) else f" (d/2 = {size / 2:,g} at a regular minimum without tether)"
     return [f"Bars: ± 1 standard error of the chains, without the bias of their step{text}."]
 
 

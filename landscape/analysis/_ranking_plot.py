@@ -20,6 +20,7 @@ from landscape.analysis._style import (
     VERMILION,
     caption,
     legend_below,
+    literal,
     new_axes,
     panels,
     style,
@@ -91,7 +92,7 @@ def _draw(ax: Any, table: pd.DataFrame, statistics: Any) -> None:
 def _decorate(left: Any, right: Any, table: pd.DataFrame) -> None:
     labels = [
         textwrap.fill(
-            ("− " if turned else "") + text.replace(" (rise in loss)", "").replace(_VARIES, "†"), _LABEL_WIDTH
+            ("− " if turned else "") + literal(text.replace(" (rise in loss)", "").replace(_VARIES, "†")), _LABEL_WIDTH
         )
         for text, turned in zip(table["label"], table["turned"], strict=True)
     ]

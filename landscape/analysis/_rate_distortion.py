@@ -21,6 +21,7 @@ from landscape.analysis._style import (
     MARKERS,
     PALETTE,
     caption,
+    literal,
     log_where_positive,
     new_axes,
     plain_log_ticks,
@@ -256,7 +257,8 @@ def _legend(ax: Any, curves: Sequence[_Curve], looks: Sequence[tuple[Any, str]],
     if law:
         ax_lines.append(ax.plot([], [], ":", color=BLACK, linewidth=1.6)[0])
         names.append("law, κ step²/24")
-    ax.legend([*handles, *ax_lines], [*labels, *names], loc="best", title=title)
+    texts = [literal(text) for text in [*labels, *names]]
+    ax.legend([*handles, *ax_lines], texts, loc="best", title=None if title is None else literal(title))
 
 
 def _sentences(curves: Sequence[_Curve], x: str, hidden: int, law: bool) -> list[str]:

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 
 from landscape import __version__
 from landscape._errors import LandscapeError
+from landscape._text import visible
 from landscape.analysis._connectivity import plot_connectivity
 from landscape.analysis._flatness import plot_flatness_compressibility
 from landscape.analysis._learning_coefficient import plot_learning_coefficient
@@ -24,6 +25,7 @@ from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._report_page import PAGE
 from landscape.analysis._sharpness import plot_sharpness
 from landscape.analysis._spectrum import plot_spectrum
+from landscape.analysis._state import NAMES
 from landscape.analysis._summary import summarize, value_text
 from landscape.analysis._surface import plot_surface
 from landscape.analysis._swa import plot_swa
@@ -41,6 +43,7 @@ _OF_ONE_RUN: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("Learning coefficient", plot_learning_coefficient, "learning_coefficient"),
 )
 _DPI = 110
+_LONGEST = 200  # characters of a raw reason
 
 
 def write_report(runs: RunLike | Sequence[RunLike], out: str | Path) -> Path:
@@ -68,12 +71,15 @@ def write_report(runs: RunLike | Sequence[RunLike], out: str | Path) -> Path:
     summaries = [summarize(run) for run in opened]
     context = {
         "version": __version__,
+        "life": NAMES,
         "comparison": _comparison(opened, summaries) if len(opened) > 1 else None,
         "runs": [
             {"summary": summary, "figures": _figures(run)} for run, summary in zip(opened, summaries, strict=True)
         ],
     }
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_visible
+    )
     page.filters |= {"number": _number, "plain": _plain}
     out = Path(out)
     out.write_text(page.from_string(PAGE).render(context), encoding="utf-8")
@@ -98,7 +104,7 @@ def _figures(run: Run) -> list[dict[str, str]]:
 def _picture(title: str, draw: Callable[[], Any]) -> dict[str, str]:
     """Draw a picture and close it; what it warns of stands below it, and why it failed in its place."""
     said: list[str] = []
-    image = ""
+    image, before = "", set(plt.get_fignums())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
@@ -106,12 +112,22 @@ def _picture(title: str, draw: Callable[[], Any]) -> dict[str, str]:
             figure = getattr(axes, "flat", [axes])[0].figure
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
-            plt.close(figure)
             image = base64.b64encode(buffer.getvalue()).decode("ascii")
         except LandscapeError as error:
             said.append(f"Not drawn: {error}")
+        except Exception as error:  # numbers or settings that no measure writes: the rest of the page is worth having
+            reason = " ".join(str(error).split())[:_LONGEST]
+            said.append(f"Not drawn: the file holds what this picture cannot show ({type(error).__name__}: {reason}).")
+        finally:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
     said += [_sentence(str(warning.message)) for warning in caught if issubclass(warning.category, UserWarning)]
     return {"title": title, "image": image, "said": " ".join(said)}
+
+
+def _visible(value: Any) -> Any:
+    """Write out control characters of a text; what the template says by itself is no str alone."""
+    return visible(value, keep="\n") if type(value) is str else value
 
 
 def _number(value: dict[str, Any] | None) -> str:

@@ -43,8 +43,9 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 {% endif %}
 {% for run in runs %}
 <h2><code>{{ run.summary.path }}</code></h2>
+{% if run.summary.state %}<p>{{ run.summary.state.sentence }}</p>{% endif %}
 <div class="scroll"><table>
-{% for name, value in run.summary.attributes.items() %}
+{% for name, value in run.summary.attributes.items() if name not in life %}
 <tr><th>{{ name | replace("_", " ") }}</th><td>{{ value | plain }}</td></tr>
 {% endfor %}
 </table></div>

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from landscape.analysis._labels import label_of
 from landscape.analysis._members import Group
 from landscape.analysis._points import Track
-from landscape.analysis._style import BLUE, GREY, MARKERS, PALETTE, plain_log_ticks, spans_decade
+from landscape.analysis._style import BLUE, GREY, MARKERS, PALETTE, literal, plain_log_ticks, spans_decade
 
 # Without viridis' last yellow, whose lines vanish on white.
 COLOR_MAP = ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.94, 256)))
@@ -118,7 +118,7 @@ def _title(name: str) -> str:
 
 
 def _color_bar(ax: Any, color: str, norm: Normalize) -> None:
-    bar = ax.figure.colorbar(ScalarMappable(norm, COLOR_MAP), ax=ax, label=_title(color))
+    bar = ax.figure.colorbar(ScalarMappable(norm, COLOR_MAP), ax=ax, label=literal(_title(color)))
     if isinstance(norm, LogNorm):
         plain_log_ticks(bar.ax.yaxis, [norm.vmin, norm.vmax])
 
@@ -126,11 +126,13 @@ def _color_bar(ax: Any, color: str, norm: Normalize) -> None:
 def _legend(ax: Any, order: Sequence[str], group: Group | None, color: str | None, some_grey: bool) -> None:
     def handle(index: int, face: str, label: str) -> Line2D:
         marker = MARKERS[index % len(MARKERS)]
-        return Line2D([], [], marker=marker, linestyle="", markerfacecolor=face, markeredgecolor="black", label=label)
+        return Line2D(
+            [], [], marker=marker, linestyle="", markerfacecolor=face, markeredgecolor="black", label=literal(label)
+        )
 
     faces = [PALETTE[index % len(PALETTE)] if color is None else "white" for index in range(len(order))]
     handles = [handle(index, face, label) for index, (face, label) in enumerate(zip(faces, order, strict=True))]
     if color is not None and some_grey:
         handles.append(handle(0, GREY, f"{_title(color)} not recorded"))
     if handles:
-        ax.legend(handles=handles, title=_title(group) if isinstance(group, str) else None, loc="best")
+        ax.legend(handles=handles, title=literal(_title(group)) if isinstance(group, str) else None, loc="best")

@@ -88,7 +88,11 @@ def _draw_measure(
 
 def _radius(name: str, settings: dict[str, Any]) -> float | None:
     """Find the one radius that a column was measured at; a rung of a ladder says it in its own label."""
-    entries = [entry for entry in settings.get("measures", ()) if entry.get("name") == base_of(name)]
+    entries = [
+        entry
+        for entry in settings.get("measures") or ()
+        if isinstance(entry, dict) and entry.get("name") == base_of(name)
+    ]
     old = settings.get(_MEASURES[name][0]) if name in _MEASURES else None
     radius = entries[0].get("rho", old) if entries else old
     return radius if isinstance(radius, (int, float)) else None

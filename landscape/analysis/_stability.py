@@ -13,6 +13,11 @@ _ADAM = frozenset({"adam", "adamw"})
 _DIVIDES = frozenset({"rmsprop", "adagrad"})
 
 
+def _number(value: Any, default: float = 0.0) -> float:
+    """Return a recorded setting as a number; the default where it is none."""
+    return float(value) if isinstance(value, (int, float)) else default
+
+
 @dataclasses.dataclass(frozen=True)
 class Threshold:
     """A stability line over a training.
@@ -55,13 +60,16 @@ def preconditioned_threshold(optimizer: Any) -> Threshold | None:
     settings = optimizer if isinstance(optimizer, Mapping) else {}
     name = _name(settings)
     if name in _ADAM:
-        first = float((settings.get("betas") or (0.9, 0.999))[0])
+        betas = settings.get("betas")
+        first = _number(betas[0], 0.9) if isinstance(betas, (list, tuple)) and betas else 0.9
         decoupled = name == "adamw" or bool(settings.get("decoupled_weight_decay"))
-        decay = float(settings.get("weight_decay") or 0.0) if decoupled else 0.0
+        decay = _number(settings.get("weight_decay")) if decoupled else 0.0
+        if first == 1:
+            return None
         label = f"(2+2β₁)/((1−β₁)η), β₁ = {first:g}"
         return Threshold((2 + 2 * first) / (1 - first), -decay * (1 + first) / (1 - first), label)
     if name in _DIVIDES:
-        momentum = float(settings.get("momentum") or 0.0)
+        momentum = _number(settings.get("momentum"))
         return Threshold(2 + 2 * momentum, 0.0, f"(2+2μ)/η, μ = {momentum:g}" if momentum else "2/η")
     return None
 
@@ -89,12 +97,14 @@ def stability_threshold(optimizer: Any) -> tuple[float, str] | None:
     settings = optimizer if isinstance(optimizer, Mapping) else {}
     if _name(settings) not in _GRADIENT_DESCENT:
         return None
-    momentum = float(settings.get("momentum") or 0.0)
-    dampening = float(settings.get("dampening") or 0.0)
+    momentum = _number(settings.get("momentum"))
+    dampening = _number(settings.get("dampening"))
     if momentum == 0.0:
         return 2.0, "2/η"
     if settings.get("nesterov"):
         return (2 + 2 * momentum) / (1 + 2 * momentum), f"(2+2β)/((1+2β)η), Nesterov β = {momentum:g}"
+    if dampening == 1:
+        return None
     if dampening:
         return (2 + 2 * momentum) / (1 - dampening), f"(2+2β)/((1−d)η), β = {momentum:g}, d = {dampening:g}"
     return 2 + 2 * momentum, f"(2+2β)/η, β = {momentum:g}"

@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
+from landscape._text import visible
+
 # Okabe & Ito's palette, the colours that stand out on white first.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
     "#0072B2",
@@ -40,12 +42,14 @@ _SETTINGS: dict[str, Any] = {
     "axes.grid": False,
     "lines.linewidth": 1.6,
     "axes.axisbelow": True,
+    "text.usetex": False,  # names out of files would be run by TeX, which reads other files
 }
 CAPTION_SIZE = 9
 _MANY_DECADES = 1e3  # beyond, a label a decade is enough
 # Width of an average character of the default font, in units of its size.
 _CHARACTER = 0.49
 _NARROWEST = 20  # characters a line at least
+_LONGEST = 300  # characters of a text out of a file: a name, a setting
 _LABEL = {"x": 64, "y": 46}  # characters of an axis label that a picture of ordinary size has room for
 
 
@@ -88,6 +92,24 @@ def panels(ax: Any, count: int) -> np.ndarray:
     return given
 
 
+def literal(text: object, longest: int = _LONGEST) -> str:
+    """Return untrusted text as matplotlib shows it letter by letter.
+
+    Control characters become their escapes, dollar signs begin no mathematics, long texts are cut. A leading underscore
+    gets a hair space before it: matplotlib's legends leave out labels that begin with one.
+
+    Args:
+        text: The text, or something that is shown as its `str`.
+        longest: Characters at most.
+
+    Returns:
+        The text for any label, title or legend of matplotlib.
+    """
+    shown = visible(text, keep="\n")
+    shown = shown if len(shown) <= longest else f"{shown[:longest]}…"
+    return ("\N{HAIR SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
 def caption(ax: Any, sentences: Sequence[str], until: Any = None) -> None:
     """Write sentences above the axes, the first on a line of its own, so that they are in every saved picture.
 
@@ -99,9 +121,10 @@ def caption(ax: Any, sentences: Sequence[str], until: Any = None) -> None:
     ax.figure.canvas.figure.draw_without_rendering()  # the layout decides how wide the axes are
     right = (until or ax).get_window_extent().x1
     room = right - ax.get_window_extent().x0
+    paragraphs = [literal(text, 10 * _LONGEST) for text in (sentences[0], " ".join(sentences[1:]))]
     width = max(_NARROWEST, int(room / ax.figure.dpi * 72 / (CAPTION_SIZE * _CHARACTER)))
     while True:
-        lines = [line for text in (sentences[0], " ".join(sentences[1:])) for line in textwrap.wrap(text, width)]
+        lines = [line for text in paragraphs for line in textwrap.wrap(text, width)]
         written = ax.set_title("\n".join(lines), loc="left", fontsize=CAPTION_SIZE, linespacing=1.3)
         excess = written.get_window_extent().width / room
         if excess <= 1 or width == _NARROWEST:
@@ -111,7 +134,7 @@ def caption(ax: Any, sentences: Sequence[str], until: Any = None) -> None:
 
 def broken(label: str, axis: str) -> str:
     """Return an axis label in as many lines as it needs not to run out of the picture."""
-    return textwrap.fill(label, _LABEL[axis], break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(literal(label), _LABEL[axis], break_long_words=False, break_on_hyphens=False)
 
 
 def legend_above(ax: Any, columns: int, title: str | None = None) -> None:
@@ -122,6 +145,7 @@ def legend_above(ax: Any, columns: int, title: str | None = None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
+    labels, title = [literal(label) for label in labels], None if title is None else literal(title)
     spec = ax.get_subplotspec()
     share = ax.figure.bbox.width / (spec.get_gridspec().ncols if spec is not None else 1)
     for count in range(columns, 0, -1):
@@ -148,7 +172,7 @@ def legend_below(ax: Any, columns: int = 1, below: float = 40.0, first: Sequence
         order = sorted(
             range(len(labels)), key=lambda at: first.index(labels[at]) if labels[at] in first else len(first)
         )
-        handles, labels = [handles[at] for at in order], [labels[at] for at in order]
+        handles, labels = [handles[at] for at in order], [literal(labels[at]) for at in order]
         place = offset_copy(ax.transAxes, ax.figure, y=-below, units="points")
         ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=place, ncols=columns)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from landscape.analysis._error_bars import error_bars
 from landscape.analysis._labels import base_of, is_error, label_of
 from landscape.analysis._reading import RunLike, as_run, group_tables
+from landscape.analysis._state import run_state
 from landscape.record import COMMON as _COMMON_VARIABLES
 
 _COMMON = frozenset(variable.name for variable in _COMMON_VARIABLES)
@@ -40,6 +41,8 @@ def summarize(run: RunLike) -> dict[str, Any]:
         A dictionary of plain values:
 
         - `path`, and `attributes` (provenance).
+        - `state`: how the run stands (`state`, `reason`, `last_sign_of_life` and a `sentence` of them); None in files
+          of older versions.
         - `groups`: name, description, number of rows, of failed ones and of partial ones, first and last step, seconds
           of measuring, attributes (settings).
         - `values`: group, name, label, whether it is a main one, first and last finite value with step and standard
@@ -63,9 +66,11 @@ def summarize(run: RunLike) -> dict[str, Any]:
         values += [found for column in table if column not in _COMMON if (found := _value(name, table, str(column)))]
     whole = run.table()
     training = [found for column in _OF_THE_TRAINING if column in whole if (found := _value("", whole, column))]
+    attributes = dict(run.attributes)
     return {
         "path": str(run.path),
-        "attributes": dict(run.attributes),
+        "attributes": attributes,
+        "state": run_state(attributes),
         "groups": groups,
         "values": training + values,
         "failures": failures,

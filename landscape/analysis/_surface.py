@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from landscape._errors import FileError
 from landscape.analysis._reading import RunLike, as_run
-from landscape.analysis._style import BLACK, BLUE, VERMILION, caption, new_axes, spans_decade, style
+from landscape.analysis._style import BLACK, BLUE, VERMILION, caption, literal, new_axes, spans_decade, style
 from landscape.analysis._surface_curves import draw_corners, draw_curves
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def surface_row(run: RunLike | xr.Dataset | Surface, step: int | None, group: st
         raise FileError(f"{run.path} has no {group!r} at step {step}; it has {', '.join(map(str, measured))}.")
     row = data.sel(step=measured[-1] if step is None else step)
     settings = data.attrs.get("settings", {})
-    about = {"kind": settings.get("directions", ""), "normalization": settings.get("normalization", "")}
+    about = {
+        name: str(settings.get(of, "")) for name, of in (("kind", "directions"), ("normalization", "normalization"))
+    }
     return row.assign_attrs(about)
 
 
@@ -227,7 +229,7 @@ def _axis_name(row: xr.Dataset, axis: int) -> str:
     kind, normalization = row.attrs.get("kind", ""), row.attrs.get("normalization", "none")
     if kind == "random" and normalization == "none":
         return f"random direction {axis + 1}, as drawn"
-    return _UNITS.get(kind, "direction {axis}").format(axis=axis + 1, normalization=normalization)
+    return literal(_UNITS.get(kind, "direction {axis}").format(axis=axis + 1, normalization=normalization))
 
 
 def _title(row: xr.Dataset, split: str, name: str) -> str:

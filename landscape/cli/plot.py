@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 
 from landscape import analysis
 from landscape._text import visible
+from landscape.cli._foreseen import of_files
 from landscape.cli._output import say
 
 _EXAMPLE = (
@@ -106,16 +107,14 @@ def command(runs: tuple[Path, ...], kind: str, out: Path, dpi: int, **choices: A
             raise click.UsageError(
                 f"only --kind surface makes an interactive page; give --out as {', '.join(_SUFFIXES)}"
             )
-        say(analysis.write_surface_html(runs[0], out))
+        with of_files(runs):
+            say(analysis.write_surface_html(runs[0], out))
         return
     mpl.use("Agg")
-    with _warnings_as_sentences():
+    with _warnings_as_sentences(), of_files(runs), _closed_figures():
         axes = _OF_ONE_RUN[kind](runs[0]) if kind in _OF_ONE_RUN else _OF_SEVERAL[kind](runs, **given)
         figure = getattr(axes, "flat", [axes])[0].figure
-        try:
-            figure.savefig(out, dpi=dpi)
-        finally:
-            plt.close(figure)
+        figure.savefig(out, dpi=dpi)
     say(out)
 
 
@@ -131,6 +130,17 @@ def _arguments(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     if given.get("isolines") and not column.startswith("bits["):
         raise click.UsageError(f"--isolines needs --y of bits that decode, such as bits[tolerance=0.1], not {column}")
     return {_OPTIONS[name][kind]: value for name, value in given.items()}
+
+
+@contextlib.contextmanager
+def _closed_figures() -> Iterator[None]:
+    """Close the figures that are made meanwhile, also that of a picture that could not be drawn."""
+    before = set(plt.get_fignums())
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
 
 
 @contextlib.contextmanager

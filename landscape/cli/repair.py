@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from landscape._text import visible
+from landscape.cli._foreseen import of_files
 from landscape.cli._output import say, say_json
 from landscape.cli._tables import console, shown
 from landscape.record._repair import FileState, clean_copy, inspect_file
@@ -29,7 +30,8 @@ def command(file: Path, out: Path | None, as_json: bool) -> None:
     A run file whose training was killed opens as it is, and readers skip a row that was begun and not finished; a copy
     is for programs that read the HDF5 by themselves. FILE is never changed, and a copy of a clean file is equal to it.
     """  # noqa: DOC501 - this text is what --help prints
-    state = inspect_file(file) if out is None else clean_copy(file, out)
+    with of_files([file]):
+        state = inspect_file(file) if out is None else clean_copy(file, out)
     if as_json:
         written = None if out is None else str(out)
         say_json(state.to_dict() | {"written": written})

@@ -8,6 +8,7 @@ import click
 import matplotlib as mpl
 
 from landscape import analysis
+from landscape.cli._foreseen import of_files
 from landscape.cli._output import say
 
 
@@ -25,4 +26,5 @@ def _check_suffix(ctx: click.Context, parameter: click.Parameter, out: Path) -> 
 def command(runs: tuple[Path, ...], out: Path) -> None:
     """Write one HTML page about run files, with all their pictures inside, and print where it was written."""
     mpl.use("Agg")
-    say(analysis.write_report(runs, out))
+    with of_files(runs):
+        say(analysis.write_report(runs, out))

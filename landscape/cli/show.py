@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from landscape.analysis import summarize
+from landscape.analysis._state import NAMES as _LIFE
 from landscape.analysis._summary import value_text
+from landscape.cli._foreseen import of_files
 from landscape.cli._output import say_json
 from landscape.cli._tables import console, shown
 
@@ -19,7 +21,9 @@ _EXAMPLE = (
     "\b\nExample:\n  landscape show lightning_logs/version_0/landscape.h5\n"
     "  landscape show --json landscape.h5 | jq .groups"
 )
+_LONGEST = 10_000  # characters of a value
 _FAILURES = 10  # printed without --all
+_COLORS = {"running": "green", "finished": "", "interrupted": "yellow"}
 _WIDE = 100  # a terminal that has room to say what the measures are
 
 
@@ -28,18 +32,21 @@ _WIDE = 100  # a terminal that has room to say what the measures are
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with null for what is not a number.")
 @click.option("--all", "everything", is_flag=True, help="Print every scalar and every row with a failure.")
 def command(run: Path, as_json: bool, everything: bool) -> None:
-    """Print what RUN holds: provenance, groups, first and last values, failed measurements."""
-    summary = summarize(run)
-    if as_json:
-        say_json(summary)
-    else:
-        _print(summary, everything)
+    """Print what RUN holds: state, provenance, groups, first and last values, failed measurements."""
+    with of_files([run]):
+        summary = summarize(run)
+        if as_json:
+            say_json(summary)
+        else:
+            _print(summary, everything)
 
 
 def _print(summary: dict[str, Any], everything: bool) -> None:
     out = console()
     out.print(shown(summary["path"], "bold"), soft_wrap=True)
-    out.print(_provenance(summary["attributes"]))
+    if (state := summary["state"]) is not None:
+        out.print(shown(state["sentence"], _COLORS.get(state["state"], "red")), soft_wrap=True)
+    out.print(_provenance({name: value for name, value in summary["attributes"].items() if name not in _LIFE}))
     out.print(_groups(summary["groups"]))
     for measured in summary["measured"]:
         out.print(_measured(measured), soft_wrap=True)
@@ -60,6 +67,7 @@ def _provenance(attributes: dict[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in attributes.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
         table.add_row(shown(name), shown(text))
     return table
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from landscape._errors import FileError
 from landscape.record._budget import Budget
 from landscape.record._checksum import CHECKSUM
 from landscape.record._contents import GroupContents, as_text
@@ -19,6 +20,7 @@ _COMMON = tuple(variable.name for variable in COMMON if variable.name not in (EV
 # Along these a variable is a vector of its own, not a handful of settings of one measure.
 _VECTORS = frozenset({"eigenvalue", "eigenvalue_bottom", "probe", "node", "t", "parameter", "buffer"})
 _MOST_LABELS = 16
+_MOST_COLUMNS = 20_000
 # What depends on which weights were measured; the rest of the common columns says when.
 _LOSSES = frozenset(
     f"{name}{end}"
@@ -58,11 +60,15 @@ def table(
         The table, ordered by step.
 
     Raises:
-        FileError: The table would take more.
-    """  # noqa: DOC502 - the budget raises it
+        FileError: The table would take more, or have more columns than anybody looks at.
+    """
     every_step = [contents.rows[EVENT] for contents in groups.values()]
     steps = np.unique(np.concatenate(every_step)) if every_step else np.zeros(0, dtype=np.int64)
     width = len(_COMMON) + sum(_width(contents) for contents in groups.values())
+    if width > _MOST_COLUMNS:
+        raise FileError(
+            f"{path} has {width} columns for one table, more than {_MOST_COLUMNS}; read its groups with Run.dataset."
+        )
     Budget(path, memory_limit).take(width * (len(steps) * _CELL + _COLUMN))
     columns: dict[str, np.ndarray] = {EVENT: steps, **_common(groups, steps)}
     others = _losses_of_other_weights(groups, steps)
