@@ -29,7 +29,7 @@ def row_at(step: int) -> dict[str, Any]:
 
 
 def filled(path: Path, count: int) -> tuple[Recorder, float]:
-    """Return a recorder of a file with many rows, and the milliseconds that each took when all were written together."""
+    """Return a recorder of a file with many rows, and the milliseconds a row that writing them together took."""
     recorder = Recorder.create(path, {})
     recorder.declare(SCHEMA)
     with h5py.File(path, "r"):  # a reader: the rows wait, and are written into a copy

@@ -1,4 +1,4 @@
-"""What an append reads does not grow with the file, and rows that were written together are those that were appended."""
+"""What an append reads does not grow with the file; rows written together are those that were appended."""
 
 import contextlib
 import io
@@ -82,7 +82,7 @@ def test_an_append_touches_as_much_of_a_long_file_as_of_a_short_one(tmp_path, mo
     # The rows stand at the same places of their chunks, so that only the indices differ.
     short, long = touched(few, 10, monkeypatch), touched(many, 10_010, monkeypatch)
     variables = len(SMALL.all_variables)
-    # An index node of 64 entries takes 2 KiB in one dimension and 2.6 KiB in two: there is one more on the way to a row.
+    # An index node of 64 entries takes 2 KiB in one dimension, 2.6 KiB in two: one more is on the way to a row.
     assert short[0] < long[0] <= short[0] + variables * 2700
     assert long[1] <= short[1] + 1000
     assert open_run(many.path).dataset("small")["n"].values[-1].tolist() == [10_010, -10_010, 7]
