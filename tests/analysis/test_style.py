@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.figure
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from landscape.analysis._style import style
+from landscape.analysis._style import literal, style
 from landscape.record import GroupSchema, Recorder, Variable
 
 
@@ -53,3 +54,21 @@ def test_every_picture_of_a_notebook_is_shown(tmp_path: Path):
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [sum("image/png" in output.get("data", {}) for output in cell.outputs) for cell in notebook.cells]
     assert shown == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["$x^2$", "costs $5", "_hidden", "line\nline", "bell\x07", "turned \u202e round", "$" * 3000]
+)
+def test_texts_are_drawn_letter_by_letter(text: str):
+    figure = mpl.figure.Figure()
+    axes = figure.add_subplot()
+    axes.plot([0, 1], label=literal(text))
+    axes.set_title(literal(text))
+    legend = axes.legend()
+    figure.canvas.draw()
+    (label,) = legend.get_texts()  # a leading underscore does not hide it
+    shown = label.get_text()
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "$" not in shown.replace(r"\$", "")
+    assert len(shown) < 1000
