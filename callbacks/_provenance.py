@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
+from landscape._private._lightning import CLI_ENTRY
+
 _PACKAGES = ("landscape-geometry", "torch", "pytorch-lightning", "lightning", "numpy", "scipy", "h5py", "constriction")
 
 
@@ -41,7 +43,7 @@ def provenance(trainer: Any, module: Any) -> dict[str, Any]:
 def hyper_parameters(module: Any) -> dict[str, Any]:
     """Return what the module saved by save_hyperparameters, without the entry that LightningCLI adds for itself."""
     saved = dict(getattr(module, "hparams", {}) or {})
-    saved.pop("_instantiator", None)
+    saved.pop(CLI_ENTRY, None)
     return saved
 
 

@@ -16,6 +16,9 @@ _MONITOR_CHECKS = {"EarlyStopping": "_run_early_stopping_check", "ModelCheckpoin
 MACHINE_NAMES = frozenset({"_trainer", "trainer", "_fabric", "_loggers"})
 MACHINE_CLASSES = frozenset({"Trainer", "_BaseDataLoaderIter"})
 
+# The entry that LightningCLI adds to a module's hyper-parameters for itself.
+CLI_ENTRY = "_instantiator"
+
 
 def attached_trainer(module: Any) -> Any:
     """Return the Trainer that a LightningModule is attached to, None where there is none.
