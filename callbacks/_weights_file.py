@@ -173,6 +173,6 @@ def _reason(error: Exception) -> str:
     if text and "weights_only" not in text and not isinstance(error, KeyError):
         return text
     return (
-        "it is no file of torch.save, is damaged, or holds more than tensors and plain values. Nothing else is read, "
-        "since loading other objects can run code. Save model.state_dict() again with torch.save"
+        "it was not written by torch.save, is damaged, or holds more than tensors and plain values. Nothing else is "
+        "read, since loading other objects can run code. Save model.state_dict() again with torch.save"
     )

@@ -33,3 +33,8 @@ def words_of(error: BaseException) -> str:
         return str(error)
     except Exception:
         return "no message that can be printed"
+
+
+def brief(error: BaseException) -> str:
+    """Return an error's kind and its message on one line, of 200 characters at most."""
+    return f"{type(error).__name__}: {' '.join(words_of(error).split())[:200]}"

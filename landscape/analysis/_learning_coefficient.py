@@ -81,8 +81,8 @@ def half_dimension(run: Run, z: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
         return (
             f"½ N_eff not drawn: z = {z:.3g} lies outside of the recorded ladder, {ladder.min():g} to {ladder.max():g}."
         )
-    size = (data.attrs.get("measured") or {}).get("n_parameters", run.attributes.get("n_parameters"))
-    if not isinstance(size, (int, float)):
+    size = _n_parameters(run, data)
+    if size is None:
         return "½ N_eff not drawn: the number of parameters was not recorded."
     positive = np.maximum(data["density_nodes"].values, 0.0)
     weights = data["density_weights"].values
@@ -123,9 +123,15 @@ def _scale(data: xr.Dataset) -> float | str:
     return float(gamma) / float(nbeta[0])
 
 
-def _setting(run: Run, data: xr.Dataset) -> list[str]:
+def _n_parameters(run: Run, data: xr.Dataset) -> float | None:
+    """Return the recorded number of parameters; None where there is none that is a number."""
     size = (data.attrs.get("measured") or {}).get("n_parameters", run.attributes.get("n_parameters"))
-    text = "" if not isinstance(size, (int, float)) else f" (d/2 = {size / 2:,g} at a regular minimum without tether)"
+    return size if isinstance(size, (int, float)) else None
+
+
+def _setting(run: Run, data: xr.Dataset) -> list[str]:
+    size = _n_parameters(run, data)
+    text = "" if size is None else f" (d/2 = {size / 2:,g} at a regular minimum without tether)"
     return [f"Bars: ± 1 standard error of the chains, without the bias of their step{text}."]
 
 

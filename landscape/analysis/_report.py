@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from matplotlib import pyplot as plt
 
 from landscape import __version__
-from landscape._errors import LandscapeError
+from landscape._errors import LandscapeError, brief
 from landscape._text import visible
 from landscape.analysis._connectivity import plot_connectivity
 from landscape.analysis._flatness import plot_flatness_compressibility
@@ -25,11 +24,12 @@ from landscape.analysis._reading import RunLike, as_run
 from landscape.analysis._report_page import PAGE
 from landscape.analysis._sharpness import plot_sharpness
 from landscape.analysis._spectrum import plot_spectrum
-from landscape.analysis._state import NAMES
+from landscape.analysis._style import closing_figures
 from landscape.analysis._summary import summarize, value_text
 from landscape.analysis._surface import plot_surface
 from landscape.analysis._swa import plot_swa
 from landscape.record import Run
+from landscape.record._life import NAMES
 
 # Title, picture and the group that it needs, in the order of the page.
 _OF_ONE_RUN: tuple[tuple[str, Callable[..., Any], str], ...] = (
@@ -43,7 +43,6 @@ _OF_ONE_RUN: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("Learning coefficient", plot_learning_coefficient, "learning_coefficient"),
 )
 _DPI = 110
-_LONGEST = 200  # characters of a raw reason
 
 
 def write_report(runs: RunLike | Sequence[RunLike], out: str | Path) -> Path:
@@ -104,8 +103,8 @@ def _figures(run: Run) -> list[dict[str, str]]:
 def _picture(title: str, draw: Callable[[], Any]) -> dict[str, str]:
     """Draw a picture and close it; what it warns of stands below it, and why it failed in its place."""
     said: list[str] = []
-    image, before = "", set(plt.get_fignums())
-    with warnings.catch_warnings(record=True) as caught:
+    image = ""
+    with warnings.catch_warnings(record=True) as caught, closing_figures():
         warnings.simplefilter("always", UserWarning)
         try:
             axes = draw()
@@ -116,17 +115,13 @@ def _picture(title: str, draw: Callable[[], Any]) -> dict[str, str]:
         except LandscapeError as error:
             said.append(f"Not drawn: {error}")
         except Exception as error:  # numbers or settings that no measure writes: the rest of the page is worth having
-            reason = " ".join(str(error).split())[:_LONGEST]
-            said.append(f"Not drawn: the file holds what this picture cannot show ({type(error).__name__}: {reason}).")
-        finally:
-            for number in set(plt.get_fignums()) - before:
-                plt.close(number)
+            said.append(f"Not drawn: the file holds what this picture cannot show ({brief(error)}).")
     said += [_sentence(str(warning.message)) for warning in caught if issubclass(warning.category, UserWarning)]
     return {"title": title, "image": image, "said": " ".join(said)}
 
 
 def _visible(value: Any) -> Any:
-    """Write out control characters of a text; what the template says by itself is no str alone."""
+    """Replace control characters of a text by escapes; markup of the template itself is of another class."""
     return visible(value, keep="\n") if type(value) is str else value
 
 

@@ -1,4 +1,4 @@
-"""Say how a run stands: running with its last sign of life, finished, interrupted or failed with the reason."""
+"""Tell the state of a run: running with its last sign of life, finished, interrupted, or failed with the reason."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from landscape.record._life import NAMES, RUNNING, STATES
-
-__all__ = ["NAMES", "run_state"]
+from landscape.record._life import RUNNING, STATES
 
 # Seconds after which a training that calls itself running may have been killed. Most measure more often.
 _LONG = 3600

@@ -92,6 +92,17 @@ def panels(ax: Any, count: int) -> np.ndarray:
     return given
 
 
+@contextmanager
+def closing_figures() -> Iterator[None]:
+    """Close the figures that are made meanwhile, also that of a picture that could not be drawn."""
+    before = set(plt.get_fignums())
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
+
+
 def literal(text: object, longest: int = _LONGEST) -> str:
     """Return untrusted text as matplotlib shows it letter by letter.
 

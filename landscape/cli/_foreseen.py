@@ -1,4 +1,4 @@
-"""Every command that reads files of others ends with a sentence, whatever the files hold."""
+"""Turn errors that no check foresaw into one sentence about the files that a command reads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from pathlib import Path
 
 import click
 
-from landscape._errors import FileError, LandscapeError
+from landscape._errors import FileError, LandscapeError, brief
 
 _TRACEBACK = "LANDSCAPE_TRACEBACK"
-_LONGEST = 200  # characters of a raw reason
 
 
 @contextlib.contextmanager
 def of_files(paths: Sequence[Path]) -> Iterator[None]:
-    """Turn what no check foresaw into a sentence about the files; LANDSCAPE_TRACEBACK=1 shows where it was raised.
+    """Raise a FileError instead of any error that no check foresaw; LANDSCAPE_TRACEBACK=1 keeps the original error.
 
-    The structure of a file is checked when it is opened. Its numbers and settings may still be such as no measure
-    writes, and pandas or matplotlib raise anything on those.
+    The structure of a file is checked when it is opened. Its numbers and settings may still be ones that no measure
+    writes. pandas and matplotlib may raise any error on those.
 
     Args:
         paths: The files that the command reads.
@@ -39,8 +38,7 @@ def of_files(paths: Sequence[Path]) -> Iterator[None]:
         if os.environ.get(_TRACEBACK):
             raise
         named = str(paths[0]) if len(paths) == 1 else f"One of {len(paths)} files, {paths[0]} the first,"
-        reason = " ".join(str(error).split())[:_LONGEST]
         raise FileError(
-            f"{named} holds what this command does not expect ({type(error).__name__}: {reason}). If the toolkit wrote "
-            f"it, this is a fault of the toolkit: {_TRACEBACK}=1 shows where."
+            f"{named} holds what this command does not expect ({brief(error)}). If the toolkit wrote it, "
+            f"this is a fault of the toolkit: {_TRACEBACK}=1 shows where."
         ) from error

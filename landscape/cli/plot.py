@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 import matplotlib as mpl
-from matplotlib import pyplot as plt
 
 from landscape import analysis
 from landscape._text import visible
+from landscape.analysis._style import closing_figures
 from landscape.cli._foreseen import of_files
 from landscape.cli._output import say
 
@@ -111,7 +111,7 @@ def command(runs: tuple[Path, ...], kind: str, out: Path, dpi: int, **choices: A
             say(analysis.write_surface_html(runs[0], out))
         return
     mpl.use("Agg")
-    with _warnings_as_sentences(), of_files(runs), _closed_figures():
+    with _warnings_as_sentences(), of_files(runs), closing_figures():
         axes = _OF_ONE_RUN[kind](runs[0]) if kind in _OF_ONE_RUN else _OF_SEVERAL[kind](runs, **given)
         figure = getattr(axes, "flat", [axes])[0].figure
         figure.savefig(out, dpi=dpi)
@@ -130,17 +130,6 @@ def _arguments(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     if given.get("isolines") and not column.startswith("bits["):
         raise click.UsageError(f"--isolines needs --y of bits that decode, such as bits[tolerance=0.1], not {column}")
     return {_OPTIONS[name][kind]: value for name, value in given.items()}
-
-
-@contextlib.contextmanager
-def _closed_figures() -> Iterator[None]:
-    """Close the figures that are made meanwhile, also that of a picture that could not be drawn."""
-    before = set(plt.get_fignums())
-    try:
-        yield
-    finally:
-        for number in set(plt.get_fignums()) - before:
-            plt.close(number)
 
 
 @contextlib.contextmanager

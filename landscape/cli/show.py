@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from landscape.analysis import summarize
-from landscape.analysis._state import NAMES as _LIFE
 from landscape.analysis._summary import value_text
 from landscape.cli._foreseen import of_files
 from landscape.cli._output import say_json
 from landscape.cli._tables import console, shown
+from landscape.record._life import NAMES as _LIFE
 
 _EXAMPLE = (
     "\b\nExample:\n  landscape show lightning_logs/version_0/landscape.h5\n"

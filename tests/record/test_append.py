@@ -1,5 +1,7 @@
 """What an append reads does not grow with the file; rows written together are those that were appended."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 
