@@ -215,7 +215,8 @@ def _draw(ax: Any, curve: _Curve, x: str, look: tuple[Any, str]) -> int:
     seen = np.isfinite(curve.bits) & (values > 0)
     ax.plot(values[seen], curve.ideal[seen], "-", color=color, linewidth=1.2, zorder=2)
     edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
-    ax.plot(values[seen], curve.bits[seen], marker, color=color, markersize=6, zorder=3, label=curve.label, **edge)
+    label = literal(curve.label)
+    ax.plot(values[seen], curve.bits[seen], marker, color=color, markersize=6, zorder=3, label=label, **edge)
     bars = {"fmt": "none", "ecolor": color, "elinewidth": 1, "capsize": 2, "zorder": 2}
     if x == "loss_rise" and np.isfinite(curve.rise_stderr[seen]).any():
         # On a logarithmic axis a bar that reaches zero would vanish: it ends at a tenth of the rise.
@@ -247,7 +248,7 @@ def _legend(ax: Any, curves: Sequence[_Curve], looks: Sequence[tuple[Any, str]],
         pairs = list(zip(curves, looks, strict=True))
         runs = {curve.origin: {"color": color} for curve, (color, _) in pairs}
         families = {curve.family: {"marker": marker, "color": GREY, "linestyle": ""} for curve, (_, marker) in pairs}
-        named = {name: ax.plot([], [], **look)[0] for name, look in (runs | families).items()}
+        named = {literal(name): ax.plot([], [], **look)[0] for name, look in (runs | families).items()}
     handles, labels = list(named.values()), list(named)
     if len(handles) > _MOST_CURVES_NAMED:  # the ends of a training tell enough
         keep = np.unique(np.linspace(0, len(handles) - 1, _MOST_CURVES_NAMED).astype(int))
@@ -257,8 +258,8 @@ def _legend(ax: Any, curves: Sequence[_Curve], looks: Sequence[tuple[Any, str]],
     if law:
         ax_lines.append(ax.plot([], [], ":", color=BLACK, linewidth=1.6)[0])
         names.append("law, κ step²/24")
-    texts = [literal(text) for text in [*labels, *names]]
-    ax.legend([*handles, *ax_lines], texts, loc="best", title=None if title is None else literal(title))
+    title = None if title is None else literal(title)
+    ax.legend([*handles, *ax_lines], [*labels, *names], loc="best", title=title)
 
 
 def _sentences(curves: Sequence[_Curve], x: str, hidden: int, law: bool) -> list[str]:

@@ -131,6 +131,13 @@ def test_runs_have_names_and_their_losses_are_compared() -> None:
         plot_rate_distortion(record(), label="widht")
 
 
+def test_a_name_that_begins_with_an_underscore_or_holds_mathematics_is_in_the_legend() -> None:
+    names = iter(["_under $a_1$", "$k$"])
+    ax = plot_rate_distortion([record(), record()], label=lambda _: next(names))
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown == ["\N{HAIR SPACE}_under \\$a_1\\$", "\\$k\\$", "ideal length"]
+
+
 def test_the_law_stands_at_the_rise_that_it_foretells() -> None:
     law = {"relative_step": (0.1, 0.4, 1.6), "law_curvature": 12.0, "law_curvature_stderr": 1.2}
     ax = plot_rate_distortion(record(law), law=True)
